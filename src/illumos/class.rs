@@ -1,15 +1,15 @@
-//! What failures of tools mean.
+//! Classifies failures of tools.
 
 use super::Tool;
 
 /// The meaning of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// What should be made is there already.
+    /// The thing to create exists already.
     Exists,
-    /// What should be changed or shown is not there.
+    /// The thing to change or show does not exist.
     NotFound,
-    /// Something uses it; later it may work.
+    /// It is in use; retrying later may work.
     Busy,
     /// It is not in a state that allows this.
     State,
@@ -19,17 +19,17 @@ pub enum Class {
     NoSpace,
     /// The pool or dataset is read-only.
     ReadOnly,
-    /// The pool's devices do not answer.
+    /// The pool's devices do not respond.
     Suspended,
-    /// The service behind the tool does not run.
+    /// The service behind the tool is not running.
     Disabled,
     /// The caller lacks privileges.
     Permission,
-    /// Made, but not mounted.
+    /// Created, but not mounted.
     NotMounted,
     /// The brand is not installed.
     Brand,
-    /// The command line or the configuration is not understood: asking again is useless.
+    /// The command line or configuration is invalid: retrying is useless.
     Usage,
     /// The command took too long and was killed.
     TimedOut,
@@ -42,7 +42,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// What to do about it, to be appended to what the tool said; empty where nothing general can be said.
+    /// What to do about it, to be appended to the tool's message; empty if there is no general advice.
     pub fn remedy(self) -> &'static str {
         match self {
             Class::NoSpace => "; free space in the pool or raise the quota",
@@ -68,7 +68,7 @@ impl Class {
     }
 }
 
-/// Words of tools and what they mean, the most telling first. They are those of illumos-gate 2022 and OmniOS 2021
+/// Messages of tools and their meaning, the most specific first. They are from illumos-gate 2022 and OmniOS 2021
 /// (`cmd/zfs`, `lib/libzfs`, `cmd/zoneadm`, `cmd/zoneadmd`, `cmd/zonecfg`, `lib/libdladm`, `lib/libipadm`).
 const WORDS: &[(&[Tool], &str, Class)] = &[
     // ZFS
@@ -245,7 +245,7 @@ const WORDS: &[(&[Tool], &str, Class)] = &[
     (NAT, "File exists", Class::Exists),
     (NAT, "No such file or directory", Class::Disabled),
     (NAT, "No such device", Class::Disabled),
-    // What iplioctl answers while ipfilter is off, and while it is turned on or off.
+    // The result of iplioctl while ipfilter is off, or is being turned on or off.
     (NAT, "I/O error", Class::Disabled),
     (NAT, "Device busy", Class::Busy),
     (NAT, "Permission denied", Class::Permission),
@@ -266,7 +266,7 @@ const NAT: &[Tool] = &[Tool::Ipnat];
 const CONTROLS: &[Tool] = &[Tool::Prctl];
 const SERVICES: &[Tool] = &[Tool::Svcs, Tool::Routeadm, Tool::Kstat, Tool::Route];
 
-/// What it means that `tool` ended with `code` and said `words`.
+/// Classifies a failure of `tool` with exit code `code` and the message `words`.
 pub fn classify(tool: Tool, code: i32, words: &str) -> Class {
     let known = WORDS
         .iter()

@@ -1,4 +1,4 @@
-//! Tools of a fake host, in this process.
+//! The tools of a fake host, in this process.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,20 +14,19 @@ use tokio::sync::watch;
 use super::{Class, Command, Failure, Output, Tools};
 use crate::fakehost::Machine;
 
-/// A command that was begun: how to kill it, and whether it is over.
+/// A running command: a flag that kills it, and whether it is over.
 type Begun = (Arc<AtomicBool>, watch::Receiver<bool>);
 
 /// Tools of a [`Machine`].
 pub struct FakeTools {
     machine: Machine,
-    /// Commands that may leave something, by owner.
+    /// Commands that may leave processes behind, by owner.
     owned: Mutex<HashMap<String, Vec<Begun>>>,
-    /// No command gets more time than this while something on the host does not go on. One that is only slow gets its
-    /// own.
+    /// A limit for commands while something on the host hangs. A slow command gets its own limit.
     patience: Option<Duration>,
-    /// How many commands were run.
+    /// The number of commands run.
     pub count: AtomicU64,
-    /// Those that run, by number, whoever waits for them.
+    /// All running commands, by number, even those that nobody waits for.
     running: watch::Sender<BTreeMap<u64, Arc<AtomicBool>>>,
 }
 
@@ -46,7 +45,7 @@ impl FakeTools {
         })
     }
 
-    /// Ends every command that runs, as when the host goes down, and waits until none is left.
+    /// Kills every running command, as when the host goes down, and waits until none is left.
     pub async fn end(&self) {
         let mut running = self.running.subscribe();
         for kill in running.borrow_and_update().values() {
@@ -79,7 +78,7 @@ impl Tools for FakeTools {
             std::thread::spawn(move || {
                 let (caller, early) = sync_channel(2);
                 let tell_early = tell.clone();
-                // An orphan answers its caller and goes on.
+                // An orphan reports to its caller and continues.
                 let relay = std::thread::spawn(move || {
                     if let Ok(reply) = early.recv() {
                         let _ = tell_early.send(reply);
@@ -99,7 +98,7 @@ impl Tools for FakeTools {
             let begun = std::time::Instant::now();
             let limit = self.patience.unwrap_or(command.limit);
             let answer = loop {
-                // Cancel-safe: an answer that is not taken stays.
+                // Cancel-safe: a result that is not taken stays.
                 if let Ok(reply) = tokio::time::timeout(limit, told.recv()).await {
                     break Some(reply);
                 }
@@ -133,7 +132,7 @@ impl Tools for FakeTools {
                 kill.store(true, Ordering::SeqCst);
                 let _ = over.wait_for(|over| *over).await;
             }
-            // Hooks are of the tool's group: they are waited for with it.
+            // Hooks belong to the tool's group: they are waited for with it.
             let machine = self.machine.clone();
             let _ = tokio::task::spawn_blocking(move || machine.hooks_end()).await;
             Ok(())

@@ -1,4 +1,4 @@
-//! Tools of this host, as processes.
+//! The tools of this host, run as processes.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,29 +17,30 @@ use super::notes::{self, Note};
 use super::{Class, Command, Failure, Output, Tools};
 use crate::blocking::blocking;
 
-/// How much a tool may print; the rest is read and thrown away.
+/// How much output of a tool is kept, in bytes; the rest is read and discarded.
 const MOST: usize = 8 << 20;
-/// How long output may lag behind the end of a tool that left somebody behind who holds it open.
+/// How long to wait for output after a tool's end, if a process that it left behind holds the pipe open.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// How long what was killed may take to be gone: a process in the kernel ends when its call returns.
+/// How long a killed process may take to be gone: one in the kernel ends when its system call returns.
 const GONE: Duration = Duration::from_secs(60);
-/// How often it is looked whether it is gone; nobody tells who is not its parent.
+/// How often to check whether it is gone, because only its parent is notified.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Tools as processes: each in a group of its own, in `/`, with no environment but the search path and the C locale.
+/// Tools as processes: each in its own process group, in `/`, with no environment except the search path and the C
+/// locale.
 pub struct HostTools {
-    /// Where tools are, if not where illumos has them.
+    /// The directory of the tools, if not their usual paths.
     directory: Option<PathBuf>,
-    /// Notes of commands that may leave something running, a file an owner.
+    /// The directory of notes about commands that may leave processes behind, one file per owner.
     notes: PathBuf,
 }
 
 impl HostTools {
-    /// The tools of this host, or those of `directory`, which get this process's environment too. `notes` is a
-    /// directory that does not outlive a reboot of the host; it is made.
+    /// The tools of this host, or those in `directory`, which also get this process's environment. `notes` is a
+    /// directory that does not survive a reboot of the host; it is created.
     ///
     /// # Errors
-    /// `notes` cannot be made.
+    /// `notes` cannot be created.
     pub fn new(directory: Option<&Path>, notes: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(notes)?;
         Ok(HostTools {
@@ -110,7 +111,7 @@ impl HostTools {
         if let (Some(input), Some(mut stdin)) = (&command.input, child.stdin.take()) {
             let input = input.clone().into_bytes();
             tokio::spawn(async move {
-                // A tool that does not read is told by its own exit status.
+                // A tool that does not read its input reports that by its exit status.
                 let _ = stdin.write_all(&input).await;
             });
         }
@@ -140,12 +141,12 @@ impl HostTools {
     }
 }
 
-/// Removes a note. One that stays is of a group that has ended.
+/// Removes a note. If that fails, the note names a group that has ended.
 async fn forget(note: PathBuf) {
     let _ = blocking(move || std::fs::remove_file(note)).await;
 }
 
-/// What a tool printed so far, and the task that reads on.
+/// The output of a tool so far, and the task that continues reading.
 struct Gathered {
     kept: Arc<Mutex<Vec<u8>>>,
     reading: JoinHandle<()>,
@@ -172,7 +173,7 @@ impl Gathered {
             .await
             .is_err()
         {
-            // zoneadmd(8) may have been started meanwhile and hold it open: what was said is said.
+            // A zoneadmd(8) that was started meanwhile may hold the pipe open: the output is complete.
             self.reading.abort();
         }
         String::from_utf8_lossy(&self.kept.lock()).into_owned()

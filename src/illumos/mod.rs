@@ -1,8 +1,8 @@
-//! Commands of an illumos host: how they are run, what their answers mean.
+//! Commands of an illumos host: how they are run, and what their results mean.
 //!
-//! [`Tools`] is the only way to the host's tools. It is a value, so that plans can be printed, tested against a fake
-//! host, or sent to other paths; nothing else in the crate starts a tool of illumos. What a failure means is decided
-//! in [`class`] alone, what a tool prints is read in [`parse`] alone.
+//! [`Tools`] is the only way to the host's tools. It is a trait, so that commands can be printed, run on a fake host,
+//! or use other paths; nothing else in the crate runs a tool of illumos. Only [`class`] decides what a failure means,
+//! and only [`parse`] reads the output of tools.
 
 mod class;
 #[cfg(test)]
@@ -80,7 +80,7 @@ impl Tool {
         path.rsplit('/').next().unwrap_or(path)
     }
 
-    /// Where every illumos distribution has it.
+    /// Its path in every illumos distribution.
     pub fn path(self) -> &'static str {
         match self {
             Tool::Zonecfg => "/usr/sbin/zonecfg",
@@ -101,23 +101,23 @@ impl Tool {
     }
 }
 
-/// A command: exact words, no shell.
+/// A command: exact arguments, no shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
     /// The tool.
     pub tool: Tool,
-    /// Its arguments, one a word.
+    /// Its arguments.
     pub arguments: Vec<String>,
-    /// What it reads from its standard input; nothing means that it has none.
+    /// Its standard input; None for an empty one.
     pub input: Option<String>,
-    /// How long it may take; then it and all that it started are killed.
+    /// The time limit; then it and all its descendants are killed.
     pub limit: Duration,
-    /// Whose command it is, if what it starts may go on after it was killed: [`Tools::settle`] ends that.
+    /// The owner of the command, if processes that it starts may survive it: [`Tools::settle`] ends those.
     pub owner: Option<String>,
 }
 
 impl Command {
-    /// A command that has half a minute.
+    /// A command with a time limit of half a minute.
     pub fn new<S: Into<String>>(tool: Tool, arguments: impl IntoIterator<Item = S>) -> Self {
         Command {
             tool,
@@ -127,24 +127,24 @@ impl Command {
             owner: None,
         }
     }
-    /// With another time limit, in seconds.
+    /// Sets the time limit, in seconds.
     pub fn within(mut self, seconds: u64) -> Self {
         self.limit = Duration::from_secs(seconds);
         self
     }
-    /// With something to read.
+    /// Sets the standard input.
     pub fn fed(mut self, input: impl Into<String>) -> Self {
         self.input = Some(input.into());
         self
     }
-    /// On behalf of `owner`: what it leaves running can be found and ended.
+    /// Sets the owner, so that processes left behind can be found and ended.
     pub fn owned(mut self, owner: impl Into<String>) -> Self {
         self.owner = Some(owner.into());
         self
     }
 }
 
-/// As it would be typed: words that a shell would change are quoted.
+/// Formats it as it would be typed: arguments that a shell would change are quoted.
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(input) = &self.input {
@@ -166,31 +166,31 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// What a command printed; it ended with 0.
+/// The output of a command that ended with 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Output {
-    /// Standard output; what is not UTF-8 is replaced.
+    /// Standard output; invalid UTF-8 is replaced.
     pub stdout: String,
-    /// Standard error: tools complain there even when all went well.
+    /// Standard error: tools may complain there even if they succeed.
     pub stderr: String,
 }
 
-/// A command that did not end with 0.
+/// The failure of a command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{command}: {said}{}", class.remedy())]
 pub struct Failure {
-    /// What it means.
+    /// Its meaning.
     pub class: Class,
     /// The command as it would be typed.
     pub command: String,
-    /// What the tool said, or how it ended.
+    /// The tool's message, or how it ended.
     pub said: String,
 }
 
 impl Failure {
-    /// The failure of a command that ended with `code` and said `stderr`.
+    /// The failure of a command with exit code `code` and output `stderr`.
     pub fn of(command: &Command, code: i32, stdout: &str, stderr: &str) -> Self {
-        // Some tools complain on their standard output.
+        // Some tools write errors to standard output.
         let words = match stderr.trim().is_empty() {
             true => stdout,
             false => stderr,
@@ -204,17 +204,17 @@ impl Failure {
             },
         }
     }
-    /// Whether it failed since what it should make is there.
+    /// Whether it failed because the thing to create exists.
     pub fn exists(&self) -> bool {
         self.class == Class::Exists
     }
-    /// Whether it failed since what it should change is not there.
+    /// Whether it failed because the thing to change does not exist.
     pub fn not_found(&self) -> bool {
         self.class == Class::NotFound
     }
 }
 
-/// What a tool said, in one line, without the usage text that follows some errors.
+/// A tool's message in one line, without the usage text that follows some errors.
 fn summary(words: &str) -> String {
     let lines = words
         .lines()
@@ -233,13 +233,14 @@ fn summary(words: &str) -> String {
     short
 }
 
-/// A way to the host's tools.
+/// Runs the host's tools.
 pub trait Tools: Send + Sync + 'static {
-    /// Runs a command and waits for its end, at most as long as it may take.
+    /// Runs a command and waits for its end, up to its time limit.
     ///
     /// Dropping the future leaves the command running.
     fn run<'a>(&'a self, command: &'a Command) -> BoxFuture<'a, Result<Output, Failure>>;
 
-    /// Ends what commands of this owner left running when the agent was killed, and waits until it is gone.
+    /// Kills processes that commands of this owner left running when the agent was killed, and waits until they are
+    /// gone.
     fn settle<'a>(&'a self, owner: &'a str) -> BoxFuture<'a, Result<(), Failure>>;
 }

@@ -1,8 +1,8 @@
-//! Notes of commands that may leave something running: who reads one later must not end a stranger's processes.
+//! Notes about commands that may leave processes behind, written so that a later reader does not kill processes of
+//! others.
 //!
-//! A note is the process group of the command and the session that the agent was in. Ids of groups in use are not given out
-//! again; but when the last of a group has ended and nobody is left to remove its note, another group may get the id,
-//! for ids go round.
+//! A note contains the process group of the command and the agent's session. The id of a group in use is not reused;
+//! but when the last process of a group has ended before its note was removed, another group may get the id.
 
 use std::fs;
 use std::path::Path;
@@ -10,20 +10,20 @@ use std::time::{Duration, SystemTime};
 
 use rustix::process::{Pid, Signal};
 
-/// How much later than it was a time may look: clocks of processes are coarse.
+/// Tolerance when comparing times: process start times are coarse.
 const COARSE: Duration = Duration::from_secs(1);
 
-/// Becomes a command after leaving word of its process id, so that there is no moment at which it runs unknown: `sh -c
-/// SCRIPT sh NOTE SESSION PROGRAM ...`.
+/// Writes a note with its own process id, and then becomes the command, so that the command never runs without a note:
+/// `sh -c SCRIPT sh NOTE SESSION PROGRAM ...`.
 pub const SCRIPT: &str =
     "echo \"$$ $2\" >\"$1.new\" && mv \"$1.new\" \"$1\" && shift 2 && exec \"$@\"";
 
-/// What a note says.
+/// The content of a note.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Note {
     /// The process group.
     pub group: Pid,
-    /// The session that it is in.
+    /// The session of the agent.
     session: i32,
     /// When it was written.
     written: SystemTime,
@@ -37,8 +37,8 @@ struct Member {
     started: SystemTime,
 }
 
-/// The session of this process, as the note of a command has it: 0 where its leader is outside of what this process can
-/// see, as in a container, which getsid(2) answers too but rustix takes for impossible.
+/// The session of this process as notes contain it: 0 if its leader is not visible to this process, as in a container;
+/// getsid(2) returns that, but rustix considers it impossible.
 pub fn session() -> String {
     let own = rustix::process::getpid().as_raw_nonzero().get();
     look(own).map_or(0, |(_, session, _)| session).to_string()
@@ -58,19 +58,19 @@ impl Note {
         })
     }
 
-    /// Whether something of the command runs. What has ended and is not reaped yet does not: who reaps is not ours to say.
+    /// Whether a process of the command is running. Zombies do not count: reaping them is somebody else's business.
     pub fn is_alive(&self) -> bool {
         let members = members(self.group);
         !members.is_empty() && self.is_of(&members)
     }
 
-    /// Ends all that runs of it.
+    /// Kills all processes of the command.
     pub fn kill(&self) {
         let _ = rustix::process::kill_process_group(self.group, Signal::KILL);
     }
 
-    /// Whether a group of the note's id is the one that the note is of: its leader wrote the note, so that it is not
-    /// younger than it; one that has lost its leader is in the session that the command was started in.
+    /// Whether a group with the note's id is the note's group: its leader wrote the note and so is not younger; a group
+    /// without a leader must be in the session of the command.
     fn is_of(&self, members: &[Member]) -> bool {
         members.iter().all(|member| {
             member.session == self.session
@@ -94,11 +94,11 @@ fn members(group: Pid) -> Vec<Member> {
     .collect()
 }
 
-/// The group and the session of a process, and when it was started; none of one that has ended.
+/// The group, session and start time of a process; None if it has ended.
 #[cfg(target_os = "linux")]
 fn look(id: i32) -> Option<(i32, i32, SystemTime)> {
     let text = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // After the name, which may hold anything: state, parent, group, session; the time is the twentieth.
+    // After the name, which may contain anything: state, parent, group, session; the start time is the twentieth field.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     if matches!(fields.first(), Some(&("Z" | "X"))) {
         return None;
@@ -113,7 +113,7 @@ fn look(id: i32) -> Option<(i32, i32, SystemTime)> {
     Some((number(2)?, number(3)?, SystemTime::now() - age))
 }
 
-/// As above: from `psinfo_t` (proc(5), sys/procfs.h) of a 64-bit program. A zombie has no lwp.
+/// Like above, from `psinfo_t` (proc(5), sys/procfs.h) of a 64-bit program. A zombie has no lwp.
 #[cfg(not(target_os = "linux"))]
 fn look(id: i32) -> Option<(i32, i32, SystemTime)> {
     const LWPS: usize = 4;
@@ -152,7 +152,7 @@ mod tests {
         for (members, ours) in [
             (vec![member(true, 7, 999)], true),
             (vec![member(true, 7, 1001)], true),
-            // What the command started, after the note; its leader may be gone.
+            // Descendants of the command, started after the note; its leader may be gone.
             (vec![member(true, 7, 999), member(false, 7, 1500)], true),
             (vec![member(false, 7, 1500)], true),
             (vec![member(true, 7, 1500)], false),

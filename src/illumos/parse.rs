@@ -1,9 +1,9 @@
-//! What tools print, read.
+//! Parses the output of tools.
 
 use std::net::Ipv4Addr;
 
-/// Fields of a line of `-p` output: separated by colons, with `\:` and `\\` for what would not be read back
-/// (dladm(8), ipadm(8), zoneadm(8)).
+/// The fields of a line of `-p` output: separated by colons, with `\:` and `\\` as escapes (dladm(8), ipadm(8),
+/// zoneadm(8)).
 pub fn fields(line: &str) -> Vec<String> {
     let mut all = vec![String::new()];
     let mut escaped = false;
@@ -21,16 +21,16 @@ pub fn fields(line: &str) -> Vec<String> {
     all
 }
 
-/// What the host says a zone is doing (`zonecfg_impl.h`).
+/// The state of a zone (`zonecfg_impl.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostState {
     /// Configured only.
     Configured,
-    /// An installation or removal began and did not end well.
+    /// An installation or removal failed half-way.
     Incomplete,
     /// Halted.
     Installed,
-    /// In the kernel, without processes.
+    /// Set up in the kernel, without processes.
     Ready,
     /// Set up for maintenance.
     Mounted,
@@ -40,12 +40,12 @@ pub enum HostState {
     ShuttingDown,
     /// Its processes are gone, the rest is going.
     Down,
-    /// Something that this program does not know.
+    /// An unknown state.
     Unknown,
 }
 
 impl HostState {
-    /// As zoneadm(8) words it.
+    /// The state in zoneadm(8)'s words.
     pub fn word(self) -> &'static str {
         match self {
             HostState::Configured => "configured",
@@ -79,11 +79,11 @@ impl HostState {
 /// A line of `zoneadm list -cp`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ZoneRow {
-    /// Its id in the kernel: another one with each boot.
+    /// Its kernel id: a different one for each boot.
     pub id: Option<u32>,
     /// Its name.
     pub name: String,
-    /// What it is doing.
+    /// Its state.
     pub state: HostState,
     /// Its zonepath.
     pub path: String,
@@ -93,8 +93,8 @@ pub struct ZoneRow {
     pub exclusive: bool,
 }
 
-/// Lines of `zoneadm list -p`, with or without `-c` and `-i`: at least seven fields; further ones, which some
-/// distributions add, are not looked at. The global zone is left out, lines that are no such line are too.
+/// Parses `zoneadm list -p`, with or without `-c` and `-i`: at least seven fields; further ones, which some
+/// distributions add, are ignored. Skips the global zone and malformed lines.
 pub fn zones(text: &str) -> Vec<ZoneRow> {
     text.lines()
         .filter_map(|line| {
@@ -113,7 +113,7 @@ pub fn zones(text: &str) -> Vec<ZoneRow> {
         .collect()
 }
 
-/// The value of an attribute in what `zonecfg -z ZONE info attr` prints.
+/// The value of an attribute in the output of `zonecfg -z ZONE info attr`.
 pub fn attribute(text: &str, name: &str) -> Option<String> {
     let mut lines = text.lines().map(str::trim);
     lines.find(|line| {
@@ -140,19 +140,19 @@ pub struct VnicRow {
     pub link: String,
     /// The link below it.
     pub over: String,
-    /// Its hardware address, two digits a byte.
+    /// Its MAC address, with two digits per byte.
     pub mac: String,
     /// Its VLAN; 0 means none.
     pub vlan: u16,
 }
 
-/// A hardware address with two lower-case digits a byte, as dladm(8) does not print it.
+/// A MAC address with two lower-case digits per byte, unlike dladm(8) prints it.
 pub fn mac(text: &str) -> String {
     let bytes = text.split(':').map(|byte| format!("{byte:0>2}"));
     bytes.collect::<Vec<_>>().join(":").to_lowercase()
 }
 
-/// Lines of `dladm show-vnic -p -o link,over,macaddress,vid`.
+/// Parses `dladm show-vnic -p -o link,over,macaddress,vid`.
 pub fn vnics(text: &str) -> Vec<VnicRow> {
     text.lines()
         .filter_map(|line| {
@@ -169,7 +169,7 @@ pub fn vnics(text: &str) -> Vec<VnicRow> {
         .collect()
 }
 
-/// Lines of `dladm show-link -p -o link,class`: names and classes (`phys`, `aggr`, `vlan`, `vnic`, `etherstub`, ...).
+/// Parses `dladm show-link -p -o link,class`: names and classes (`phys`, `aggr`, `vlan`, `vnic`, `etherstub`, ...).
 pub fn links(text: &str) -> Vec<(String, String)> {
     text.lines()
         .filter_map(|line| match &fields(line)[..] {
@@ -179,7 +179,7 @@ pub fn links(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Lines of `ipadm show-addr -p -o addrobj,state,addr`: objects, their states and addresses with prefixes.
+/// Parses `ipadm show-addr -p -o addrobj,state,addr`: objects, states, and addresses with prefixes.
 pub fn addresses(text: &str) -> Vec<(String, String, String)> {
     text.lines()
         .filter_map(|line| match &fields(line)[..] {
@@ -189,13 +189,13 @@ pub fn addresses(text: &str) -> Vec<(String, String, String)> {
         .collect()
 }
 
-/// Whether `routeadm -p OPTION` says that something is on now.
+/// Whether `routeadm -p OPTION` shows that the option is currently on.
 pub fn routing_on(text: &str) -> bool {
     text.split_whitespace()
         .any(|word| word == "current=enabled")
 }
 
-/// The link of the default route in what `route -n get default` prints.
+/// The link of the default route in the output of `route -n get default`.
 pub fn default_link(text: &str) -> Option<String> {
     let line = text
         .lines()
@@ -204,20 +204,20 @@ pub fn default_link(text: &str) -> Option<String> {
     (!link.is_empty()).then(|| link.to_owned())
 }
 
-/// The privileges of one set (`E`, `I`, `P`, `L`) in what `ppriv -S PID` prints.
+/// The privileges of one set (`E`, `I`, `P`, `L`) in the output of `ppriv -S PID`.
 pub fn privileges(text: &str, set: char) -> Option<&str> {
     let mut lines = text.lines().map(str::trim);
     lines.find_map(|line| Some(line.strip_prefix(set)?.strip_prefix(':')?.trim()))
 }
 
-/// Columns of a line of `zfs ... -H`: separated by tabs, `-` where there is nothing.
+/// The columns of a line of `zfs ... -H`: separated by tabs, `-` for no value.
 pub fn columns(line: &str) -> Vec<Option<&str>> {
     line.split('\t')
         .map(|column| (column != "-").then_some(column))
         .collect()
 }
 
-/// Rules that are in force by `ipnat -l`, each as [`rule`] writes it.
+/// The active rules in the output of `ipnat -l`, each normalized by [`rule`].
 pub fn nat_rules(text: &str) -> Vec<String> {
     text.lines()
         .take_while(|line| !line.starts_with("List of active sessions"))
@@ -231,7 +231,7 @@ pub fn nat_rules(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// A rule of ipnat(5) in one spelling: `0/32` is `0.0.0.0/32`, `any` is `0.0.0.0/0`, one blank between words.
+/// A rule of ipnat(5) in normalized form: `0.0.0.0/32` for `0/32`, `0.0.0.0/0` for `any`, single spaces.
 pub fn rule(text: &str) -> String {
     let words = text.split_whitespace().map(|word| match word {
         "0/32" => "0.0.0.0/32".to_owned(),
@@ -244,14 +244,14 @@ pub fn rule(text: &str) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// Lines of `kstat -p`: `module:instance:name:statistic` and the value.
+/// Parses `kstat -p`: `module:instance:name:statistic` and the value.
 pub fn kstats(text: &str) -> Vec<([String; 4], String)> {
     text.lines()
         .filter_map(|line| {
             let (key, value) = line.split_once('\t')?;
             let mut parts = key.splitn(3, ':');
             let (module, instance, rest) = (parts.next()?, parts.next()?, parts.next()?);
-            // A name may hold colons; a statistic holds none.
+            // A name may contain colons; a statistic does not.
             let (name, statistic) = rest.rsplit_once(':')?;
             let key = [module, instance, name, statistic].map(str::to_owned);
             Some((key, value.to_owned()))

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::parse::*;
 use super::*;
 
-/// A row for each thing that tools say: real texts of illumos.
+/// A row for each known message: real texts of illumos.
 #[test]
 fn failures_are_told_apart_by_what_tools_say() {
     for (tool, code, words, class) in [
@@ -646,7 +646,7 @@ async fn tools_are_fed_timed_and_told_apart() {
     tool(path, "zfs", "cat; echo noise >&2; echo $LC_ALL");
     tool(path, "dladm", "echo 'dladm: x: link busy' >&2; exit 1");
     tool(path, "zoneadm", "sleep 600 & wait");
-    // One who stays behind and holds the output open.
+    // A process that stays behind and holds the output open.
     tool(path, "ipadm", "echo said; sleep 600 & echo $! >\"$0.pid\"");
     let tools = HostTools::new(Some(path), &path.join("notes")).expect("made");
     let output = tools
@@ -683,7 +683,7 @@ async fn tools_are_fed_timed_and_told_apart() {
 async fn what_a_killed_agent_left_running_is_ended_whole() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().to_owned();
-    // The tool ends or is killed, its hook goes on.
+    // The tool ends or is killed, its hook continues.
     tool(
         &path,
         "zoneadm",
@@ -708,7 +708,7 @@ async fn what_a_killed_agent_left_running_is_ended_whole() {
     };
     assert!(rustix::process::test_kill_process(hook).is_ok());
     tools.settle("rd-1").await.expect("settled");
-    // It may stay a zombie until init reaps it, but it is in no group that lives.
+    // It may stay a zombie until init reaps it, but its group has no living process.
     assert_eq!(
         std::fs::read_dir(path.join("notes")).expect("read").count(),
         0

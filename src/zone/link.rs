@@ -1,4 +1,4 @@
-//! The agent's side of a supervisor: asks, answers, and sessions.
+//! The agent's side of the connection to a supervisor: requests, replies, and sessions.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -20,10 +20,10 @@ use crate::zone::supervisor::{
 };
 use crate::zone::{Process, ProcessId, Session, ZoneError};
 
-/// How long a supervisor may take to answer.
+/// How long a supervisor may take to reply.
 const ANSWER: Duration = Duration::from_secs(120);
 
-/// What is known from a supervisor.
+/// What the supervisor has reported.
 #[derive(Default)]
 struct Known {
     processes: BTreeMap<ProcessId, Process>,
@@ -33,7 +33,7 @@ struct Known {
 }
 
 impl Known {
-    /// Gives a connection up: what was asked on it is not answered on another.
+    /// Abandons a connection: requests on it are not answered on another one.
     fn cut(&mut self) {
         self.control = None;
         self.asks.clear();
@@ -41,7 +41,8 @@ impl Known {
     }
 }
 
-/// Names of sockets are short, and directories may be deep: where a directory has a short name, that is used.
+/// Binds the socket. Socket paths are limited to some 100 bytes: for a longer directory a short alias is used if there
+/// is one.
 #[cfg(target_os = "linux")]
 fn bind(directory: &Path) -> std::io::Result<UnixListener> {
     use std::os::fd::AsRawFd as _;
@@ -54,7 +55,7 @@ fn bind(directory: &Path) -> std::io::Result<UnixListener> {
     UnixListener::bind(directory.join(SOCKET))
 }
 
-/// A question to a supervisor; dropped, its answer is not waited for.
+/// A pending request; dropping it discards its reply.
 struct Asked<'l> {
     link: &'l Link,
     number: u64,
@@ -68,7 +69,7 @@ impl Drop for Asked<'_> {
     }
 }
 
-/// A control connection. However it ends, nothing is asked on it any more, unless another one took its place.
+/// A control connection. However it ends, no request uses it any more, unless another one has replaced it.
 struct Control<'l> {
     link: &'l Link,
     sender: mpsc::Sender<(u8, Vec<u8>)>,
@@ -93,7 +94,7 @@ impl Drop for Control<'_> {
 pub struct Link {
     name: String,
     known: Mutex<Known>,
-    /// The boot that is connected.
+    /// The id of the connected boot.
     boot: watch::Sender<Option<String>>,
     next: AtomicU64,
     listening: Mutex<Option<AbortHandle>>,
@@ -101,7 +102,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link that is not listening yet; `changed` is called when something is learnt.
+    /// A link that is not listening yet; `changed` is called after each report.
     pub fn new(name: String, changed: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Link {
             name,
@@ -116,7 +117,7 @@ impl Link {
     /// Listens in the control directory.
     ///
     /// # Errors
-    /// What the system says.
+    /// Any error of the system calls.
     pub fn listen(self: &Arc<Self>, directory: &Path) -> std::io::Result<()> {
         let mut listening = self.listening.lock();
         if listening.is_some() {
@@ -136,7 +137,7 @@ impl Link {
         Ok(())
     }
 
-    /// Takes what connects, until it is dropped; connections end with it.
+    /// Accepts connections until it is dropped; they end with it.
     async fn accept<A>(self: Arc<Self>, accept: impl Fn() -> A)
     where
         A: Future<Output = std::io::Result<UnixStream>>,
@@ -149,7 +150,7 @@ impl Link {
         }
     }
 
-    /// Stops listening and ends connections.
+    /// Stops listening and closes connections.
     pub fn close(&self) {
         if let Some(task) = self.listening.lock().take() {
             task.abort();
@@ -160,12 +161,12 @@ impl Link {
         self.boot.send_replace(None);
     }
 
-    /// The boot that is connected.
+    /// The id of the connected boot.
     pub fn boot(&self) -> Option<String> {
         self.boot.borrow().clone()
     }
 
-    /// Waits for a supervisor to say hello.
+    /// Waits for a supervisor to connect.
     pub async fn hello(&self, patience: Duration) -> bool {
         let mut boot = self.boot.subscribe();
         let said = boot.wait_for(Option::is_some);
@@ -174,7 +175,7 @@ impl Link {
             .is_ok_and(|said| said.is_ok())
     }
 
-    /// The processes as told last.
+    /// The processes as last reported.
     pub fn processes(&self) -> Vec<Process> {
         self.known.lock().processes.values().cloned().collect()
     }
@@ -239,10 +240,10 @@ impl Link {
         }
     }
 
-    /// Takes a frame of a control connection.
+    /// Handles a frame of a control connection.
     ///
     /// # Errors
-    /// It cannot be decoded. An ask that it answers fails.
+    /// It cannot be decoded. A request that it replies to fails.
     fn hear(&self, kind: u8, payload: &[u8]) -> Result<(), serde_json::Error> {
         match kind {
             kind::CHANGED => {
@@ -294,7 +295,7 @@ impl Link {
         };
         let payload = serde_json::to_vec(&Ask { number, what })
             .map_err(|error| ZoneError::failed(operation, zone(), error))?;
-        // A supervisor would take it for damage, and give up the connection that all else of its zone is asked on.
+        // A supervisor would consider it corrupt, and drop the connection that everything else of its zone uses.
         if payload.len() >= FRAME as usize {
             return Err(ZoneError::Refused {
                 operation,
@@ -335,30 +336,30 @@ impl Link {
         }
     }
 
-    /// Asks for something and waits for the answer.
+    /// Sends a request and waits for the reply.
     ///
     /// # Errors
-    /// As the supervisor refuses it.
+    /// The supervisor's error.
     pub async fn ask(&self, operation: &'static str, what: What) -> Result<(), ZoneError> {
         self.send(operation, &self.asked(), what).await
     }
 
-    /// Notes labels of a process, beside those it had.
+    /// Adds labels to a process.
     pub fn label(&self, id: &ProcessId, labels: &BTreeMap<String, String>) {
         if let Some(process) = self.known.lock().processes.get_mut(id) {
             process.labels.extend(labels.clone());
         }
     }
 
-    /// Takes a process off the table.
+    /// Removes a process from the table.
     pub fn forget(&self, id: &ProcessId) {
         self.known.lock().processes.remove(id);
     }
 
-    /// Asks for a session and waits for its connection.
+    /// Requests a session and waits for its connection.
     ///
     /// # Errors
-    /// As the supervisor refuses it.
+    /// The supervisor's error.
     pub async fn open(&self, operation: &'static str, what: What) -> Result<UnixStream, ZoneError> {
         let asked = self.asked();
         let (tell, told) = oneshot::channel();
@@ -376,7 +377,7 @@ impl Link {
     }
 }
 
-/// Makes a session of a connection that carries frames.
+/// Makes a session from a connection with frames.
 pub fn session(stream: UnixStream, stdin: bool) -> Session {
     let (mut from, to) = stream.into_split();
     let to = Arc::new(tokio::sync::Mutex::new(to));
@@ -421,7 +422,7 @@ pub fn session(stream: UnixStream, stdin: bool) -> Session {
     tokio::spawn(async move {
         let result = loop {
             let frame = tokio::select! {
-                // Not cancel-safe, and need not be: when the other is taken, the connection is dropped.
+                // Not cancel-safe, which does not matter: when the other branch is taken, the connection is dropped.
                 frame = read_frame(&mut from) => frame,
                 () = tell.closed() => break Err("nobody listens".to_owned()),
             };
@@ -460,7 +461,7 @@ mod tests {
     use super::*;
     use crate::zone::supervisor::write_json;
 
-    /// Connects as a supervisor that has just started.
+    /// Connects like a supervisor that has just started.
     async fn dial(directory: &Path) -> UnixStream {
         let stream = UnixStream::connect(directory.join(SOCKET)).await;
         let mut stream = stream.expect("connected");
@@ -530,7 +531,7 @@ mod tests {
             let reply = serde_json::json!({"number": number, "outcome": "of tomorrow"});
             let sent = write_json(&mut stream, kind::REPLY, &reply).await;
             sent.expect("answered");
-            // The connection stays.
+            // The connection stays open.
             read_frame(&mut stream).await
         };
         tokio::select! {
@@ -578,7 +579,7 @@ mod tests {
         let dial = || dial(directory.path());
         let mut first = dial().await;
         assert!(link.hello(ANSWER).await);
-        // Another connection takes the place of one whose end was not seen, and then the zone is halted.
+        // Another connection replaces one whose end was not noticed, and then the zone is halted.
         let again = async {
             read_frame(&mut first).await.expect("asked");
             dial().await

@@ -1,19 +1,19 @@
-//! Zones: the isolated homes of pods, and the processes in them.
+//! Zones: the isolated environments of pods, and the processes in them.
 //!
-//! [`ZoneRuntime`] is what the node agent asks of a platform. A zone is made, booted, halted and deleted as a whole;
-//! the processes in it (containers) come and go one by one, each a numbered generation of a name. Nothing here knows
-//! Kubernetes: a caller's own knowledge travels in `labels`, which a runtime keeps and hands back unread.
+//! [`ZoneRuntime`] is the interface of the node agent to a platform. A zone is created, booted, halted and deleted as a
+//! whole; the processes in it (containers) come and go individually, each a numbered generation of a name. Nothing here
+//! knows Kubernetes: the caller's own data is kept in `labels`, which a runtime returns without interpreting them.
 //!
 //! ```text
 //!   create        boot            halt          delete
 //!  ------> Installed ----> Running ----> Installed ----> (gone)
 //!             |  ^            |
 //!             |  '--- the zone ends by itself: processes are gone, the boot id changes with the next boot
-//!             '-> Incomplete (a step failed half-way: only delete leads on)
+//!             '-> Incomplete (a step failed half-way: only delete is possible)
 //! ```
 //!
-//! Every operation may be repeated: asking for what already holds succeeds and changes nothing. A runtime reports what
-//! it sees, never what it was told, so an agent that starts again learns everything from [`ZoneRuntime::list`].
+//! Every operation may be repeated: requesting a state that holds already succeeds and changes nothing. A runtime
+//! reports what it observes, never what it was told, so a restarted agent learns everything from [`ZoneRuntime::list`].
 
 pub mod illumos;
 mod link;
@@ -33,16 +33,16 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use types::*;
 
-/// What an operation resolves to.
+/// The result of an operation.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, ZoneError>>;
 
-/// Why an operation on a zone failed. The text says what was attempted on which zone.
+/// Why an operation on a zone failed. The text names the operation and the zone.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ZoneError {
-    /// There is no such zone, or no such process in it.
+    /// The zone or the process does not exist.
     #[error("cannot {operation}: {what} does not exist")]
     NotFound {
-        /// What was attempted.
+        /// The operation.
         operation: &'static str,
         /// The zone or process.
         what: String,
@@ -50,17 +50,17 @@ pub enum ZoneError {
     /// The zone or process is not in a state that allows it; the state may change by itself.
     #[error("cannot {operation} {what}: it is {state}")]
     State {
-        /// What was attempted.
+        /// The operation.
         operation: &'static str,
         /// The zone or process.
         what: String,
-        /// What it is instead.
+        /// Its actual state.
         state: String,
     },
-    /// The platform does not offer what was asked for: asking again is useless.
+    /// The platform does not support the request: retrying is useless.
     #[error("cannot {operation} {what}: {reason}")]
     Refused {
-        /// What was attempted.
+        /// The operation.
         operation: &'static str,
         /// The zone or process.
         what: String,
@@ -70,27 +70,27 @@ pub enum ZoneError {
     /// The program of a process cannot be started.
     #[error("{reason}")]
     Start {
-        /// As runtimes word it, with the program's name.
+        /// The message in the usual form of container runtimes, with the program's name.
         reason: String,
     },
-    /// The platform failed at a step; the same may succeed later.
+    /// The platform failed at a step; retrying may succeed later.
     #[error("cannot {operation} {what}: {cause}")]
     Failed {
-        /// What was attempted.
+        /// The operation.
         operation: &'static str,
         /// The zone or process.
         what: String,
-        /// What the platform says.
+        /// The platform's error.
         cause: String,
     },
 }
 
 impl ZoneError {
-    /// Whether the thing asked about is not there.
+    /// Whether the zone or process does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, ZoneError::NotFound { .. })
     }
-    /// Whether asking again without another change is useless.
+    /// Whether retrying without another change is useless.
     pub fn is_final(&self) -> bool {
         matches!(self, ZoneError::Refused { .. })
     }
@@ -108,13 +108,13 @@ impl ZoneError {
     }
 }
 
-/// A byte stream of both directions.
+/// A bidirectional byte stream.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// A process that somebody talks with: `exec` or `attach`. Dropping it closes its input and detaches.
+/// An interactive connection to a process: `exec` or `attach`. Dropping it closes its input and detaches.
 pub struct Session {
-    /// Where its standard input goes, if it was asked for. Dropping it closes the input.
+    /// Its standard input, if requested. Dropping it closes the input.
     pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
     /// Its standard output; with a terminal, everything.
     pub stdout: Option<Box<dyn AsyncRead + Send + Unpin>>,
@@ -122,7 +122,7 @@ pub struct Session {
     pub stderr: Option<Box<dyn AsyncRead + Send + Unpin>>,
     /// New sizes of its terminal, as (columns, rows).
     pub resize: mpsc::Sender<(u16, u16)>,
-    /// How it ended; for attach, that the process or the connection ended. An error if that cannot be known.
+    /// How it ended; for attach, that the process or the connection ended. An error if that is unknown.
     pub ended: oneshot::Receiver<Result<Ending, ZoneError>>,
 }
 
@@ -130,42 +130,42 @@ pub struct Session {
 ///
 /// Implementations: `simulated` (no real processes), `linux` (namespaces), `illumos` (zones).
 pub trait ZoneRuntime: Send + Sync + 'static {
-    /// The brand of zones that ask for none: `simulated`, `linux`, `lx`, `reddwarf`.
+    /// The default brand of zones: `simulated`, `linux`, `lx`, `reddwarf`.
     fn brand(&self) -> &'static str;
 
-    /// Every brand that zones can ask for, the one of those that ask for none first.
+    /// All supported brands, the default one first.
     fn brands(&self) -> Vec<&'static str>;
 
-    /// Whether mounts can be made read-only with all that is mounted below them.
+    /// Whether recursively read-only mounts are supported.
     fn recursive_read_only(&self) -> bool {
         false
     }
 
-    /// What this host cannot do, each with its remedy; empty if all is well. Does not change anything.
+    /// What this host lacks, each with its remedy; empty if nothing. Changes nothing.
     fn lacks(&self) -> Answer<'_, Vec<String>>;
 
-    /// Every zone that this agent made.
+    /// All zones that this agent created.
     fn list(&self) -> Answer<'_, Vec<Zone>>;
 
-    /// One zone as it is now, or nothing if there is none.
+    /// The current state of a zone; None if it does not exist.
     fn get<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, Option<Zone>>;
 
     /// Configures and installs a zone; leaves it `Installed`, or `Incomplete` with an error.
     fn create<'a>(&'a self, spec: &'a ZoneSpec) -> Answer<'a, ()>;
 
-    /// Boots an installed zone and resolves when processes can be started in it.
+    /// Boots an installed zone. Resolves when processes can be started in it.
     fn boot<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()>;
 
-    /// Ends a zone and everything in it at once. A zone that does not exist is halted.
+    /// Halts a zone and kills everything in it. Succeeds if the zone does not exist.
     fn halt<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()>;
 
-    /// Removes a halted zone and everything that was made for it. A zone that does not exist is removed.
+    /// Removes a halted zone and everything that was created for it. Succeeds if the zone does not exist.
     fn delete<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()>;
 
-    /// Starts a process in a running zone. The same generation again is answered from what is there.
+    /// Starts a process in a running zone. Repeating it for the same generation returns its existing result.
     fn start<'a>(&'a self, zone: &'a ZoneName, process: &'a ProcessSpec) -> Answer<'a, ()>;
 
-    /// Sends a signal to a process, `KILL` to all of its children too. One that has ended is signalled.
+    /// Sends a signal to a process, `KILL` also to all of its children. Succeeds if the process has ended.
     fn signal<'a>(
         &'a self,
         zone: &'a ZoneName,
@@ -173,13 +173,13 @@ pub trait ZoneRuntime: Send + Sync + 'static {
         signal: Signal,
     ) -> Answer<'a, ()>;
 
-    /// Forgets a process that has ended, with its exit status: it was noted elsewhere.
+    /// Forgets an ended process and its exit status, after the caller has recorded it.
     fn forget<'a>(&'a self, zone: &'a ZoneName, process: &'a ProcessId) -> Answer<'a, ()>;
 
-    /// Changes limits of a running zone, or of a process that runs in it. What was changed is told of them from then on.
+    /// Changes limits of a running zone, or of a running process. From then on the changed values are reported.
     fn limit<'a>(&'a self, zone: &'a ZoneName, change: &'a Change) -> Answer<'a, ()>;
 
-    /// Runs a program beside a process, in its surroundings.
+    /// Runs a program beside a process, in the same environment.
     fn exec<'a>(
         &'a self,
         zone: &'a ZoneName,
@@ -187,16 +187,16 @@ pub trait ZoneRuntime: Send + Sync + 'static {
         exec: &'a ExecSpec,
     ) -> Answer<'a, Session>;
 
-    /// Joins the streams of a running process.
+    /// Attaches to the streams of a running process.
     fn attach<'a>(&'a self, zone: &'a ZoneName, process: &'a ProcessId) -> Answer<'a, Session>;
 
     /// Connects to a TCP port on the zone's own loopback.
     fn dial<'a>(&'a self, zone: &'a ZoneName, port: u16) -> Answer<'a, Box<dyn Duplex>>;
 
-    /// What a zone and its processes use.
+    /// The resource usage of a zone and its processes.
     fn usage<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ZoneUsage>;
 
-    /// Names of zones in which something changed. Who lags looks at all zones: nothing is told here that
-    /// [`ZoneRuntime::get`] does not tell.
+    /// The names of zones in which something changed. A lagging receiver must look at all zones: everything can be read
+    /// with [`ZoneRuntime::get`].
     fn changes(&self) -> broadcast::Receiver<ZoneName>;
 }

@@ -1,8 +1,8 @@
-//! A runtime without real processes, that behaves as one with them: it keeps state, refuses what real ones refuse,
-//! takes time, and fails or stalls when told to. Tests run on it, and `reddwarf agent --simulated-nodes`.
+//! A runtime without real processes that behaves like one with them: it keeps state, rejects what real ones reject,
+//! takes time, and fails or stalls on request. Used by tests and by `reddwarf agent --simulated-nodes`.
 //!
-//! What a process does is told by its label [`BEHAVIOUR`]: `exit CODE after MILLISECONDS`, or nothing to run until
-//! it is ended. TERM ends a process with 143 unless its behaviour has the word `stubborn`.
+//! The label [`BEHAVIOUR`] of a process sets what it does: `exit CODE after MILLISECONDS`, or nothing to run until it
+//! is ended. TERM ends a process with 143 unless its behaviour contains the word `stubborn`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use super::{
     Signal, Usage, Zone, ZoneError, ZoneName, ZoneRuntime, ZoneSpec, ZoneState, ZoneUsage,
 };
 
-/// The label of a process that tells what it does.
+/// The label of a process that sets what it does.
 pub const BEHAVIOUR: &str = "simulated/behaviour";
 
 /// How long operations take.
 #[derive(Debug, Clone, Default)]
 pub struct Delays {
-    /// Making a zone.
+    /// Creating a zone.
     pub create: Duration,
     /// Booting it.
     pub boot: Duration,
@@ -35,14 +35,14 @@ pub struct Delays {
     pub remove: Duration,
 }
 
-/// What is to go wrong with an operation.
+/// An injected fault.
 #[derive(Clone)]
 enum Fault {
-    /// It fails without having done anything.
+    /// The operation fails without having done anything.
     Before(String),
-    /// It is done, and reported as failed.
+    /// The operation is done, but reported as failed.
     After(String),
-    /// It does not go on until told to.
+    /// The operation waits until notified.
     Stall(Arc<Notify>),
 }
 
@@ -60,7 +60,7 @@ struct State {
     calls: BTreeMap<&'static str, u64>,
 }
 
-/// The simulated runtime. Clones are the same host.
+/// The simulated runtime. Clones share the same host.
 #[derive(Clone)]
 pub struct Simulated {
     state: Arc<Mutex<State>>,
@@ -92,21 +92,21 @@ impl Simulated {
     pub fn fail_after(&self, operation: &'static str, cause: &str) {
         self.fault(operation, Fault::After(cause.to_owned()));
     }
-    /// The next `operation` waits until the result is notified.
+    /// The next `operation` waits until the returned handle is notified.
     pub fn stall(&self, operation: &'static str) -> Arc<Notify> {
         let notify = Arc::new(Notify::new());
         self.fault(operation, Fault::Stall(notify.clone()));
         notify
     }
-    /// How often an operation was asked for.
+    /// How often an operation was called.
     pub fn calls(&self, operation: &str) -> u64 {
         self.state.lock().calls.get(operation).copied().unwrap_or(0)
     }
-    /// Ends a process from within, as a program ends.
+    /// Ends a process like a program that exits.
     pub fn exit(&self, zone: &ZoneName, process: &ProcessId, code: i32) {
         self.end(zone, process, |at| Ending::exited(code, at));
     }
-    /// A zone ends by itself and boots again: all its processes are gone.
+    /// Reboots a zone spontaneously: all its processes are gone.
     pub fn reboot(&self, zone: &ZoneName) {
         {
             let mut state = self.state.lock();
@@ -124,7 +124,7 @@ impl Simulated {
         self.state.lock().faults.push((operation, fault));
     }
 
-    /// Counts a call, and lets it fail, stall and take its time. The result is to be returned after the work is done.
+    /// Counts a call, and lets it fail, stall and take its time. The result must be returned after the work is done.
     async fn step(
         &self,
         operation: &'static str,
@@ -200,7 +200,7 @@ fn must_run(operation: &'static str, zone: &Zone) -> Result<(), ZoneError> {
     }
 }
 
-/// As the kernel refuses it: nothing may use more of a processor than what it is part of.
+/// Like the kernel, rejects a process limit above that of its zone.
 fn fits(
     zone: &ZoneName,
     process: &ProcessId,
@@ -232,7 +232,7 @@ fn find<'z>(
         })
 }
 
-/// What a behaviour says: the exit status and when, and whether TERM is ignored.
+/// Parses a behaviour: exit code and delay, and whether TERM is ignored.
 fn behaviour(text: &str) -> (Option<(i32, Duration)>, bool) {
     let words: Vec<&str> = text.split_whitespace().collect();
     let stubborn = words.contains(&"stubborn");
@@ -608,11 +608,12 @@ impl ZoneRuntime for Simulated {
         .boxed()
     }
 
-    /// A simulated process has used one processor ever since its start, and nothing else.
+    /// A simulated process uses one CPU from its start, and nothing else.
     fn usage<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ZoneUsage> {
         async move {
             self.with("measure", zone, |home| {
-                // Metrics tell whole milliseconds: so the times between two of them, and since a start, are exact.
+                // Metrics have a resolution of milliseconds: this way differences of two measurements, and times since
+                // a start, are exact.
                 let now = Timestamp::now().as_millisecond();
                 let lived = |process: &Process| {
                     let millis = now.saturating_sub(process.started.as_millisecond());

@@ -1,5 +1,5 @@
-//! What runtimes share whose zones have a supervisor (`reddwarf init`) in them: the zones that are there, and all that
-//! is asked of a supervisor over its link. A runtime says how a zone is made, booted, halted and removed.
+//! Shared by runtimes whose zones have a supervisor (`reddwarf init`): the table of zones, and all requests to a
+//! supervisor over its link. The runtime itself creates, boots, halts and removes zones.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,15 +19,15 @@ use super::{
     ZoneName, ZoneRuntime, ZoneSpec, ZoneUsage,
 };
 
-/// What a runtime keeps of one zone.
+/// A zone of a runtime.
 pub(super) trait Home: Send + Sync + 'static {
     /// The connection to its supervisor.
     fn link(&self) -> &Arc<Link>;
-    /// The zone as it was seen last.
+    /// The last observed state of the zone.
     fn zone(&self) -> Zone;
 }
 
-/// The zones of a runtime by name, and who wants to know when one changes.
+/// The zones of a runtime by name, and the subscribers to their changes.
 pub(super) struct Zones<H> {
     all: Mutex<BTreeMap<ZoneName, Arc<H>>>,
     changes: broadcast::Sender<ZoneName>,
@@ -43,11 +43,11 @@ impl<H> Default for Zones<H> {
 }
 
 impl<H> Zones<H> {
-    /// A zone, if it is there.
+    /// A zone, if it exists.
     pub(super) fn get(&self, zone: &ZoneName) -> Option<Arc<H>> {
         self.all.lock().get(zone).cloned()
     }
-    /// A zone that has to be there.
+    /// A zone that must exist.
     pub(super) fn find(
         &self,
         operation: &'static str,
@@ -58,25 +58,25 @@ impl<H> Zones<H> {
             what: format!("zone {zone}"),
         })
     }
-    /// All of them.
+    /// All zones.
     pub(super) fn all(&self) -> Vec<Arc<H>> {
         self.all.lock().values().cloned().collect()
     }
-    /// Adds a zone unless one of its name is there; the one that is there then.
+    /// Adds a zone unless one with its name exists; returns the one that exists then.
     pub(super) fn add(&self, zone: ZoneName, home: Arc<H>) -> Arc<H> {
         self.all.lock().entry(zone).or_insert(home).clone()
     }
-    /// Takes a zone away.
+    /// Removes a zone.
     pub(super) fn remove(&self, zone: &ZoneName) {
         self.all.lock().remove(zone);
         self.changed(zone);
     }
-    /// Tells that something changed in a zone.
+    /// Notifies that something changed in a zone.
     pub(super) fn changed(&self, zone: &ZoneName) {
-        // Nobody may be listening.
+        // There may be no subscribers.
         let _ = self.changes.send(zone.clone());
     }
-    /// Tells so when it is called: for links, which know no zones.
+    /// A function that notifies of changes in a zone, for links, which do not know zones.
     pub(super) fn teller(&self, zone: &ZoneName) -> impl Fn() + Send + Sync + 'static {
         let (changes, zone) = (self.changes.clone(), zone.clone());
         move || {
@@ -85,9 +85,9 @@ impl<H> Zones<H> {
     }
 }
 
-/// A runtime whose zones have supervisors. It is a [`ZoneRuntime`].
+/// A runtime whose zones have supervisors. It implements [`ZoneRuntime`].
 pub(super) trait Supervised: Send + Sync + 'static {
-    /// What it keeps of a zone.
+    /// Its type for zones.
     type Home: Home;
     /// Its zones.
     fn zones(&self) -> &Zones<Self::Home>;
@@ -109,7 +109,7 @@ pub(super) trait Supervised: Send + Sync + 'static {
     fn halt<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()>;
     /// As [`ZoneRuntime::delete`].
     fn delete<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()>;
-    /// Makes on the host what a process needs before it is started; gives it as the supervisor is told of it.
+    /// Creates on the host what a process needs before it starts; returns it as described to the supervisor.
     fn admit<'a>(
         &'a self,
         home: &'a Self::Home,
@@ -117,7 +117,7 @@ pub(super) trait Supervised: Send + Sync + 'static {
     ) -> Answer<'a, ProcessSpec>;
     /// Removes from the host what a process needed.
     fn forgotten(&self, home: &Self::Home, process: &ProcessId);
-    /// Changes limits on the host, of a zone or of a process.
+    /// Changes limits of a zone or a process on the host.
     fn limit<'a>(&'a self, home: &'a Self::Home, change: &'a Change) -> Answer<'a, ()>;
     /// As [`ZoneRuntime::usage`].
     fn usage<'a>(&'a self, home: &'a Self::Home) -> Answer<'a, ZoneUsage>;
@@ -198,7 +198,7 @@ impl<R: Supervised> ZoneRuntime for R {
         async move {
             let home = self.zones().find("limit", zone)?;
             Supervised::limit(self, &home, change).await?;
-            // What is told of a process follows what holds.
+            // Labels are updated after the limits have taken effect.
             if let Of::Process(process, labels) = &change.of {
                 let what = What::Label(process.clone(), labels.clone());
                 home.link().ask("label", what).await?;
@@ -257,8 +257,8 @@ impl<R: Supervised> ZoneRuntime for R {
     }
 }
 
-/// The records of zones below a directory, each a directory of its own. One that was made half, without a record, is
-/// removed: nothing was asked of the host yet. One that cannot be read is left alone.
+/// The records of zones below a directory, each in its own directory. One without a record is incomplete and is
+/// removed: nothing was done on the host yet. An unreadable one is left alone.
 pub(super) fn records<T: DeserializeOwned>(directory: &Path) -> io::Result<Vec<T>> {
     let mut all = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -280,7 +280,7 @@ pub(super) fn records<T: DeserializeOwned>(directory: &Path) -> io::Result<Vec<T
     Ok(all)
 }
 
-/// Removes what is kept of a zone. Its record goes last: until then the zone is found again after a crash.
+/// Removes the record of a zone. `zone.json` is deleted last: until then the zone is found again after a crash.
 pub(super) fn remove_record(directory: &Path) -> io::Result<()> {
     let gone = |result: io::Result<()>, path: PathBuf| match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io::Error::new(
@@ -317,7 +317,7 @@ mod tests {
                 write_whole(&at(zone).join(ZONE), text.as_bytes()).expect("written");
             }
         }
-        // As a file that the system refuses to read.
+        // Stands for a file that the system cannot read.
         fs::create_dir_all(at("unread").join(ZONE)).expect("made");
         assert_eq!(records::<u8>(directory.path()).expect("read"), [7]);
         for (zone, stays) in [

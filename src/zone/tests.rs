@@ -1,4 +1,4 @@
-//! What every runtime must hold to, asked of the simulated one.
+//! The contract that every runtime must fulfil, tested with the simulated one.
 
 use std::collections::BTreeMap;
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub struct ZoneName(String);
 
 impl ZoneName {
-    /// A name as given, or nothing if it is not a legal one.
+    /// A name; None if it is invalid.
     pub fn new(name: &str) -> Option<Self> {
         let legal = !name.is_empty()
             && name.len() <= 63
@@ -41,34 +41,34 @@ impl std::fmt::Display for ZoneName {
 /// The network of a zone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ZoneNetwork {
-    /// The host's own stack.
+    /// The host's own network stack.
     Host,
-    /// A stack of its own with one interface.
+    /// Its own network stack with one interface.
     Own {
-        /// Address of the interface.
+        /// The address of the interface.
         address: IpAddr,
-        /// Bits of the network's prefix.
+        /// The prefix length of the network.
         prefix: u8,
         /// The default route.
         gateway: IpAddr,
-        /// Hardware address, `02:…`.
+        /// The MAC address, `02:…`.
         mac: String,
-        /// Name of the link on the host's side; a legal VNIC name.
+        /// The name of the link on the host's side; a legal VNIC name.
         link: String,
         /// Ports of the host that lead into the zone.
         ports: Vec<HostPort>,
-        /// The most that may pass the link, in bits a second, where the platform can limit that.
+        /// The bandwidth limit of the link, in bits per second, if the platform supports that.
         #[serde(default)]
         bandwidth: Option<u64>,
     },
 }
 
-/// A port of the host that leads to one of a zone.
+/// A host port that leads to a port of a zone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostPort {
     /// `TCP` or `UDP`.
     pub protocol: String,
-    /// The host's address that listens; nothing means all.
+    /// The host's listening address; None for all.
     pub host_address: Option<IpAddr>,
     /// The host's port.
     pub host: u16,
@@ -76,42 +76,42 @@ pub struct HostPort {
     pub zone: u16,
 }
 
-/// What a zone is made of. But for its limits never changed once the zone is created.
+/// The specification of a zone. Except for its limits it never changes once the zone is created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZoneSpec {
     /// Its name on the host.
     pub name: ZoneName,
-    /// What the caller wants to find again; kept and handed back unread.
+    /// The caller's own data; kept and returned without interpretation.
     pub labels: BTreeMap<String, String>,
-    /// The host name seen inside.
+    /// The host name inside the zone.
     pub hostname: String,
     /// Its network.
     pub network: ZoneNetwork,
-    /// The brand that it is to be of, as the platform names it; nothing means the one that the platform makes.
+    /// The brand, as the platform names it; None for the platform's default.
     #[serde(default)]
     pub brand: Option<String>,
-    /// Processes see those of the host (`hostPID`).
+    /// Processes see the host's processes (`hostPID`).
     pub host_processes: bool,
-    /// System V and POSIX queues are the host's (`hostIPC`).
+    /// System V and POSIX IPC are the host's (`hostIPC`).
     pub host_ipc: bool,
-    /// The processes of the zone see one another.
+    /// The containers of the zone see one another's processes.
     pub shared_processes: bool,
-    /// Kernel parameters of the zone's own, `net.ipv4.ip_forward = 1`.
+    /// Namespaced sysctls, `net.ipv4.ip_forward = 1`.
     pub sysctls: BTreeMap<String, String>,
-    /// Directories and files of the host that processes of the zone will mount, beside those of the zone itself.
+    /// Directories and files of the host that processes of the zone will mount, besides those of the zone itself.
     #[serde(default)]
     pub shares: Vec<PathBuf>,
-    /// Datasets that are the zone's whole, where the platform has such: it mounts them itself.
+    /// Datasets that are delegated to the zone, if the platform supports it: it mounts them itself.
     #[serde(default)]
     pub datasets: Vec<String>,
-    /// Directories kept in memory for the life of a boot, by path on the host, each with its size limit in bytes.
+    /// Directories in memory that exist for one boot, by path on the host, each with its size limit in bytes.
     pub memory_directories: BTreeMap<PathBuf, Option<u64>>,
     /// Limits of all processes together.
     pub limits: Limits,
 }
 
 impl ZoneSpec {
-    /// A zone that has a network, and nothing else that a zone can have.
+    /// A zone with a network, and default values for everything else.
     pub fn new(name: ZoneName, network: ZoneNetwork) -> Self {
         ZoneSpec {
             name,
@@ -131,16 +131,16 @@ impl ZoneSpec {
     }
 }
 
-/// What a zone as a whole is doing.
+/// The state of a zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ZoneState {
-    /// A step of its making or removal failed; only deletion leads on.
+    /// A step of its creation or removal failed; only deletion is possible.
     Incomplete,
     /// It can be booted.
     Installed,
     /// Processes can be started in it.
     Running,
-    /// It is running but cannot be reached (yet): its supervisor has not said hello.
+    /// It is running but cannot be reached (yet): its supervisor has not connected.
     Unreachable,
 }
 
@@ -155,14 +155,14 @@ impl std::fmt::Display for ZoneState {
     }
 }
 
-/// A zone as it was seen.
+/// The observed state of a zone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Zone {
-    /// What it was made of.
+    /// Its specification.
     pub spec: ZoneSpec,
-    /// What it is doing.
+    /// Its state.
     pub state: ZoneState,
-    /// Which boot this is; nothing if it does not run. Another value means that everything in it ended.
+    /// Identifies the boot; None if it does not run. A different value means that everything in it ended.
     pub boot: Option<String>,
     /// When it was created.
     pub created: Timestamp,
@@ -185,28 +185,28 @@ impl std::fmt::Display for ProcessId {
     }
 }
 
-/// A process as it was seen.
+/// The observed state of a process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Process {
-    /// Which.
+    /// Its id.
     pub id: ProcessId,
-    /// What the caller wants to find again.
+    /// The caller's own data.
     pub labels: BTreeMap<String, String>,
     /// When it was started.
     pub started: Timestamp,
-    /// How it ended, or nothing while it runs.
+    /// How it ended; None while it runs.
     pub ended: Option<Ending>,
-    /// Who it was begun as, where that is known.
+    /// The user that it runs as, if known.
     #[serde(default)]
     pub identity: Option<Identity>,
 }
 
-/// Who a program is to the kernel, when it begins.
+/// The credentials of a program when it starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The user.
     pub uid: u32,
-    /// The first group.
+    /// The primary group.
     pub gid: u32,
     /// All groups.
     pub groups: Vec<u32>,
@@ -219,16 +219,16 @@ pub struct Ending {
     pub code: i32,
     /// The signal that ended it, or 0.
     pub signal: i32,
-    /// The memory limit was what ended it.
+    /// Whether it was killed for exceeding the memory limit.
     pub out_of_memory: bool,
     /// When.
     pub at: Timestamp,
-    /// A reason other than its own end: it could not be started.
+    /// An error other than its own end: it could not be started.
     pub error: Option<String>,
 }
 
 impl Ending {
-    /// An ordinary end with a status.
+    /// An ordinary exit with a status.
     pub fn exited(code: i32, at: Timestamp) -> Self {
         Ending {
             code,
@@ -240,23 +240,23 @@ impl Ending {
     }
 }
 
-/// Limits of a process or a zone. Nothing means no limit.
+/// Limits of a process or a zone. None means no limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Share of a contended processor, as cgroup v1 counts: 1024 is one processor's worth.
+    /// The share of contended CPUs, in units of cgroup v1: 1024 stands for one CPU.
     pub cpu_shares: Option<u64>,
-    /// Processor time in thousandths of a processor.
+    /// The CPU limit in millicores.
     pub cpu_millis: Option<u64>,
     /// Memory, in bytes.
     pub memory: Option<u64>,
-    /// Processes and threads.
+    /// The number of processes and threads.
     pub pids: Option<u64>,
-    /// How gladly the kernel ends it when memory is short, -1000 to 1000.
+    /// The kernel's OOM score adjustment, -1000 to 1000.
     pub oom_score: Option<i32>,
 }
 
 impl Limits {
-    /// These, and of `others` those that these do not name.
+    /// These limits, with missing ones taken from `others`.
     pub fn or(&self, others: &Limits) -> Limits {
         Limits {
             cpu_shares: self.cpu_shares.or(others.cpu_shares),
@@ -268,61 +268,61 @@ impl Limits {
     }
 }
 
-/// Whose limits change.
+/// The subject of a change of limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Of {
     /// All processes of the zone together.
     Zone,
-    /// One process, with the labels that it has from then on beside those it had.
+    /// One process, with labels to add to those it has.
     Process(ProcessId, BTreeMap<String, String>),
 }
 
-/// A change of limits: one that is not named stays as it is.
+/// A change of limits: missing ones stay as they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// Whose.
+    /// The subject.
     pub of: Of,
-    /// To what.
+    /// The new limits.
     pub limits: Limits,
 }
 
 /// The file tree that a process sees as its root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Root {
-    /// A directory that is ready as it is.
+    /// A complete directory.
     Directory(PathBuf),
-    /// Layers under a writable one, mounted where the process starts, so that nothing is left mounted on the host.
+    /// Layers under a writable one, mounted where the process starts, so that nothing stays mounted on the host.
     Overlay {
         /// Read-only layers, uppermost first.
         lower: Vec<PathBuf>,
-        /// What the process writes.
+        /// The writable layer.
         upper: PathBuf,
-        /// The file system's own scratch directory beside it.
+        /// The work directory of the overlay.
         work: PathBuf,
     },
 }
 
-/// A directory or file of the host seen in a process's root.
+/// A directory or file of the host mounted in a process's root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// On the host. One of the zone's datasets is named as it is, without a slash first.
+    /// The path on the host. One of the zone's datasets is given by name, without a leading slash.
     pub source: PathBuf,
-    /// Directories that are seen below what `source` holds, uppermost first; together they can only be read.
+    /// Directories that are overlaid below `source`, uppermost first; the result is read-only.
     #[serde(default)]
     pub below: Vec<PathBuf>,
-    /// A path below `source` that is looked up without leaving it (`subPath`); made if missing.
+    /// A path below `source` that is resolved without leaving it (`subPath`); created if missing.
     pub inside: Option<PathBuf>,
-    /// In the root.
+    /// The path in the root.
     pub target: PathBuf,
-    /// Writing is refused.
+    /// Whether it is read-only.
     pub read_only: bool,
-    /// Read-only for what is mounted below too.
+    /// Whether submounts are read-only, too.
     pub recursive_read_only: bool,
-    /// How later mounts travel.
+    /// The mount propagation.
     pub propagation: Propagation,
 }
 
-/// How mounts made later travel between a process and the host.
+/// How later mounts propagate between a process and the host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Propagation {
     /// Not at all.
@@ -334,34 +334,34 @@ pub enum Propagation {
     Bidirectional,
 }
 
-/// Who a process runs as, and what it may do.
+/// The user of a process, and its privileges.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rights {
-    /// User id; nothing means what `user` says.
+    /// The user id; None to use `user`.
     pub uid: Option<u32>,
-    /// Group id; nothing means the user's in the root's /etc/passwd, else 0.
+    /// The group id; None for the user's group in the root's /etc/passwd, else 0.
     pub gid: Option<u32>,
-    /// A user and group as an image names them: `USER[:GROUP]`, looked up in the root.
+    /// A user and group from the image: `USER[:GROUP]`, looked up in the root.
     pub user: String,
-    /// Further groups.
+    /// Supplementary groups.
     pub groups: Vec<u32>,
-    /// Groups that the root's /etc/group gives the user are not added.
+    /// Whether groups of the user in the root's /etc/group are ignored.
     pub strict_groups: bool,
     /// Capabilities, `NET_BIND_SERVICE`, without `CAP_`.
     pub capabilities: Vec<String>,
-    /// Everything is allowed.
+    /// Whether everything is allowed.
     pub privileged: bool,
-    /// No program may gain rights (`no_new_privs`).
+    /// Whether programs cannot gain privileges (`no_new_privs`).
     pub no_new_privileges: bool,
-    /// The root is read-only.
+    /// Whether the root is read-only.
     pub read_only_root: bool,
-    /// `/proc` shows what is usually hidden (`procMount: Unmasked`).
+    /// Whether `/proc` shows paths that are usually hidden (`procMount: Unmasked`).
     pub unmasked_proc: bool,
-    /// The usual filter of system calls applies.
+    /// Whether the default system call filter applies.
     pub seccomp: bool,
 }
 
-/// Every capability of Linux, by its number.
+/// Every capability of Linux, at the index of its number.
 pub const CAPABILITIES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -406,7 +406,7 @@ pub const CAPABILITIES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// What a container may do unless it says otherwise, as of other runtimes.
+/// The default capabilities of a container, as in other runtimes.
 pub const USUAL_CAPABILITIES: [&str; 14] = [
     "AUDIT_WRITE",
     "CHOWN",
@@ -427,11 +427,11 @@ pub const USUAL_CAPABILITIES: [&str; 14] = [
 /// A process to start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessSpec {
-    /// Which.
+    /// Its id.
     pub id: ProcessId,
-    /// What the caller wants to find again.
+    /// The caller's own data.
     pub labels: BTreeMap<String, String>,
-    /// It sees the processes of this one, which must run; nothing means what the zone says.
+    /// A running container whose processes it sees; None for the zone's default.
     #[serde(default)]
     pub beside: Option<String>,
     /// Its root.
@@ -440,21 +440,21 @@ pub struct ProcessSpec {
     pub command: Vec<String>,
     /// Its environment, `NAME=value`.
     pub environment: Vec<String>,
-    /// The directory it starts in; made if missing.
+    /// The working directory; created if missing.
     pub directory: PathBuf,
-    /// What it sees of the host's files.
+    /// Its mounts of the host's files.
     pub mounts: Vec<Mount>,
-    /// Who it runs as.
+    /// Its user and privileges.
     pub rights: Rights,
     /// Its limits.
     pub limits: Limits,
-    /// Its input stays open for `attach`.
+    /// Whether its input stays open for `attach`.
     pub stdin: bool,
-    /// The input closes when the first who attached leaves.
+    /// Whether the input closes when the first attached client disconnects.
     pub stdin_once: bool,
-    /// It has a terminal.
+    /// Whether it has a terminal.
     pub tty: bool,
-    /// Where its output goes, in the CRI log format.
+    /// The path of its log, in CRI format.
     pub log: PathBuf,
 }
 
@@ -463,15 +463,15 @@ pub struct ProcessSpec {
 pub struct ExecSpec {
     /// The program and its arguments; never empty.
     pub command: Vec<String>,
-    /// Its input is fed.
+    /// Whether it gets input.
     pub stdin: bool,
-    /// Its output is wanted.
+    /// Whether its output is wanted.
     pub stdout: bool,
-    /// Its errors are wanted.
+    /// Whether its errors are wanted.
     pub stderr: bool,
-    /// It has a terminal.
+    /// Whether it has a terminal.
     pub tty: bool,
-    /// It is ended when nobody follows it any more: who asked gave up.
+    /// Whether it is killed when the session's client disconnects.
     #[serde(default)]
     pub ends_with_session: bool,
 }
@@ -481,17 +481,17 @@ pub struct ExecSpec {
 pub struct Signal(pub i32);
 
 impl Signal {
-    /// Its terminal is gone.
+    /// The terminal is gone.
     pub const HANG_UP: Signal = Signal(1);
     /// Ends at once.
     pub const KILL: Signal = Signal(9);
-    /// Asks to end.
+    /// Asks the process to end.
     pub const TERM: Signal = Signal(15);
 
-    /// The signal that an image names: `SIGQUIT`, `QUIT`, `3`. None if there is no such, or it is one of those without
-    /// names (`SIGRTMIN+3`).
+    /// The signal named by an image: `SIGQUIT`, `QUIT`, `3`. None if it does not exist or has no fixed number
+    /// (`SIGRTMIN+3`).
     pub fn named(name: &str) -> Option<Self> {
-        /// They have the same numbers on every system.
+        /// These have the same numbers on every system.
         const EVERYWHERE: [(&str, i32); 7] = [
             ("HUP", 1),
             ("INT", 2),
@@ -523,27 +523,27 @@ impl Signal {
     }
 }
 
-/// What something uses.
+/// The resource usage of a process or zone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Processor time since its start, in nanoseconds.
+    /// CPU time since its start, in nanoseconds.
     pub cpu: u64,
     /// Memory in use, in bytes.
     pub memory: u64,
-    /// Memory that cannot be taken back, in bytes.
+    /// Memory that cannot be reclaimed, in bytes.
     pub working_set: u64,
     /// Processes and threads.
     pub pids: u64,
 }
 
-/// What a zone and each of its processes use, at a moment.
+/// The resource usage of a zone and its processes, at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ZoneUsage {
     /// When it was measured.
     pub at: Timestamp,
-    /// All together.
+    /// The total.
     pub total: Usage,
-    /// Each process.
+    /// By process.
     pub processes: BTreeMap<ProcessId, Usage>,
     /// Bytes received and sent by the zone's interface.
     pub network: (u64, u64),

@@ -1,4 +1,4 @@
-//! The command file that configures a zone: for `zonecfg -z ZONE -f FILE`, which stops at its first error.
+//! Writes the command file that configures a zone, for `zonecfg -z ZONE -f FILE`, which stops at the first error.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,17 +6,17 @@ use std::fmt::Write as _;
 use super::layout::{Brand, Layout, READABLE, SHARES, Settings, caps};
 use crate::zone::Limits;
 
-/// The attribute that says that a zone is ours: its value is whose it is.
+/// The attribute that marks a zone as ours: its value is the owner's uid.
 pub const MARK: &str = "rd-uid";
-/// Attributes that hold what the caller wants to find again.
+/// The prefix of attributes that hold the caller's labels.
 const LABEL: &str = "rd-label-";
 /// The longest value of an attribute, in bytes.
 const LONGEST: usize = 255;
-/// The least memory that zonecfg(8) gives a zone, and the least swap, in bytes.
+/// The least memory that zonecfg(8) accepts for a zone, and the least swap, in bytes.
 const LEAST_MEMORY: u64 = 1 << 20;
 const LEAST_SWAP: u64 = 50 << 20;
 
-/// A value in quotes. There is no escape in the grammar: what cannot be written is refused.
+/// A quoted value. The grammar has no escapes: other values are rejected.
 fn quoted(value: &str) -> Result<String, String> {
     let bad = |c: char| c == '"' || c.is_control();
     match !value.is_empty() && !value.contains(bad) {
@@ -27,10 +27,10 @@ fn quoted(value: &str) -> Result<String, String> {
     }
 }
 
-/// The configuration, ending with a newline: without one the last line would not be read.
+/// The configuration, with a final newline, without which the last line would be ignored.
 ///
 /// # Errors
-/// A value that cannot be written.
+/// A value cannot be quoted.
 pub fn write(
     layout: &Layout,
     settings: &Settings,
@@ -50,7 +50,8 @@ pub fn write(
     if layout.brand == Brand::Lx {
         attributes.push(("kernel-version".into(), settings.kernel_version.clone()));
     }
-    // An error keeps what came before it: the mark comes first, so that what is left is known as ours.
+    // After an error the earlier lines stay in effect: the mark comes first, so that the remains are recognized as
+    // ours.
     let mut lines = vec!["create -F -b".to_owned()];
     for (name, value) in attributes {
         lines.extend([
@@ -100,7 +101,7 @@ pub fn write(
         let target = target.display().to_string();
         let options = match target.as_str() {
             READABLE => "[ro,nodevices,nosetuid]",
-            // Programs of images may be set-user-id.
+            // Programs in images may be set-user-id.
             _ if !target.starts_with(SHARES) => "[nodevices]",
             _ => "[nodevices,nosetuid]",
         };
@@ -127,7 +128,7 @@ pub fn write(
     Ok(text)
 }
 
-/// The limits of a zone as resource controls, with the values that its configuration would give them.
+/// The limits of a zone as resource controls, with the values that its configuration would set.
 pub fn controls(limits: &Limits) -> Vec<(&'static str, String)> {
     let names = |name: &str| match name {
         "cpu-shares" => Some("zone.cpu-shares"),
@@ -149,7 +150,7 @@ pub fn controls(limits: &Limits) -> Vec<(&'static str, String)> {
     all
 }
 
-/// The labels in what `zonecfg info attr` prints.
+/// The labels in the output of `zonecfg info attr`.
 pub fn labels(text: &str) -> BTreeMap<String, String> {
     (0..)
         .map_while(|number| crate::illumos::parse::attribute(text, &format!("{LABEL}{number}")))

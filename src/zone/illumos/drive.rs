@@ -1,4 +1,4 @@
-//! Steps are carried out, and the host is looked at after each that failed or proves nothing.
+//! Carries out steps, and observes the host after each one that failed or whose success proves nothing.
 
 use std::fs;
 use std::io;
@@ -15,9 +15,9 @@ use crate::storage::beneath;
 use crate::storage::zfs::names;
 use crate::zone::ZoneError;
 
-/// How often a step is taken again after a failure that may pass.
+/// How often a step is retried after a temporary failure.
 const TRIES: u32 = 4;
-/// More steps than any zone takes from one state to another. Waits are none: time bounds them.
+/// More steps than any zone needs from one state to another. Waits do not count, because they are limited by time.
 const STEPS: u32 = 60;
 
 fn carry_out(actions: &[FileAction]) -> io::Result<()> {
@@ -42,7 +42,7 @@ fn carry_out(actions: &[FileAction]) -> io::Result<()> {
 }
 
 impl Inner {
-    /// Looks at a zone and what is around it, as far as it matters for a goal.
+    /// Observes a zone and its surroundings, as far as they matter for a goal.
     async fn observe(&self, home: &Home, goal: Goal) -> Result<Seen, Failure> {
         let layout = &home.layout;
         let rows = match self.tools.run(&layout.show()).await {
@@ -99,7 +99,7 @@ impl Inner {
         let mut seen = None;
         let mut left = TRIES;
         let mut steps = STEPS;
-        // What was done last and should have changed the zone's state.
+        // The last step, which should have changed the zone's state.
         let mut done = None;
         let (mut overdue, mut hurried) = (false, false);
         loop {
@@ -175,7 +175,7 @@ impl Inner {
                         settled.map_err(|failure| failed(failure.to_string()))?;
                     }
                     if left == 0 || !passing(&failure) {
-                        // What is there now decides what is said of it.
+                        // The error depends on the current state.
                         let _ = self.observe(home, Goal::Installed).await;
                         return Err(match failure.class {
                             Class::Usage | Class::Brand => ZoneError::Refused {
@@ -210,8 +210,8 @@ impl Inner {
     }
 }
 
-/// What the columns `quota` and [`plan::BOOTED`] of a zonepath's dataset say of the root in it: the quota is the last of
-/// what follows an installation.
+/// The state of a zone's root according to the columns `quota` and [`plan::BOOTED`] of its zonepath's dataset: the
+/// quota is set last in an installation.
 fn root(columns: &str, quota: u64) -> Root {
     match parse::columns(columns.trim_end())[..] {
         [_, Some(_)] => Root::Used,
@@ -220,7 +220,7 @@ fn root(columns: &str, quota: u64) -> Root {
     }
 }
 
-/// Whether the same may go well when it is tried again.
+/// Whether retrying may help.
 fn passing(failure: &Failure) -> bool {
     matches!(
         failure.class,

@@ -1,4 +1,5 @@
-//! What a zone is made of on this host: names, paths, configuration. A function of the zone and the settings.
+//! What a zone consists of on this host: names, paths, configuration. A pure function of the specification and the
+//! settings.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -26,7 +27,7 @@ impl Brand {
     /// Every brand.
     pub const ALL: [Brand; 2] = [Brand::Lx, Brand::Reddwarf];
 
-    /// The brand of a name.
+    /// The brand with a name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|brand| brand.name() == name)
     }
@@ -40,39 +41,40 @@ impl Brand {
     }
 }
 
-/// Where this host's zones are, and how they are connected.
+/// The host's settings for zones and their network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The brand of zones that ask for none.
+    /// The default brand.
     pub brand: Brand,
-    /// The dataset that zonepaths are in.
+    /// The dataset of zonepaths.
     pub zones_dataset: String,
     /// Where it is mounted.
     pub zones_directory: PathBuf,
-    /// The agent's directory: `pods/OWNER` in it is what zones read, `zones/NAME` what is kept of each.
+    /// The agent's directory: it has the zones' read-only files in `pods/OWNER`, and the records of zones in
+    /// `zones/NAME`.
     pub data: PathBuf,
-    /// The snapshots that zones are installed from, of the brands that this host offers.
+    /// The snapshots from which zones are installed, for the brands that this host supports.
     pub sandboxes: BTreeMap<Brand, String>,
     /// How zones are connected.
     pub network: NetworkConfig,
-    /// What `uname -r` says in lx zones: what is not set there is 2.4, which no libc takes.
+    /// The result of `uname -r` in lx zones: without it, it is 2.4, which no libc accepts.
     pub kernel_version: String,
-    /// What a zone's own dataset may hold beyond the sandbox, in bytes.
+    /// The quota of a zone's own dataset beyond the sandbox, in bytes.
     pub sandbox_quota: u64,
 }
 
-/// What zones' processes write: homes and what is mounted in them.
+/// Files that zones' processes may write: homes, and what is mounted in them.
 pub const WRITABLE: &str = "/rd/rw";
-/// What they only read: what comes from the API, hosts, resolv.conf, and the zone's description.
+/// Read-only files: content from the API, hosts, resolv.conf, and the zone's description.
 pub const READABLE: &str = "/rd/ro";
-/// Where the supervisor dials the agent.
+/// The directory with the socket on which the supervisor dials the agent.
 pub const CONTROL: &str = "/rd/ctl";
-/// Above directories of the host that are shared with the zone, by number.
+/// The directory of the host directories shared with the zone, by number.
 pub const SHARES: &str = "/rd/v";
-/// Above the datasets that are the zone's own, by number: its supervisor mounts them there.
+/// The directory of delegated datasets, by number: the zone's supervisor mounts them there.
 pub const DATASETS: &str = "/rd/d";
 
-/// Where the supervisor mounts a dataset of the zone, by its number.
+/// The mountpoint of a delegated dataset, by its number.
 pub fn dataset_directory(number: usize) -> PathBuf {
     PathBuf::from(format!("{DATASETS}/{number}"))
 }
@@ -82,7 +84,7 @@ pub fn dataset_directory(number: usize) -> PathBuf {
 pub struct Layout {
     /// Its name.
     pub zone: ZoneName,
-    /// Whose it is: its name without `rd-`.
+    /// The owner: its name without `rd-`.
     pub owner: String,
     /// Its brand.
     pub brand: Brand,
@@ -90,33 +92,33 @@ pub struct Layout {
     pub path: PathBuf,
     /// The zonepath's dataset, which zoneadm(8) makes.
     pub dataset: String,
-    /// The snapshot that it is installed from; nothing: this host makes no zones of this brand any more.
+    /// The snapshot from which it is installed; None if this host no longer creates zones of this brand.
     pub sandbox: Option<String>,
-    /// The limit of its dataset, in bytes.
+    /// The quota of its dataset, in bytes.
     pub quota: u64,
     /// Its link.
     pub vnic: Vnic,
-    /// What its interface has.
+    /// The configuration of its interface.
     pub interface: Interface,
-    /// The rules of its host ports.
+    /// The NAT rules of its host ports.
     pub rules: Vec<String>,
     /// Its configuration: a command file for zonecfg(8).
     pub configuration: String,
-    /// Where that file is written.
+    /// The path of that file.
     pub file: PathBuf,
-    /// What is kept of it.
+    /// The directory of its records.
     pub directory: PathBuf,
-    /// Where its supervisor dials: mounted at [`CONTROL`].
+    /// The host directory that is mounted at [`CONTROL`].
     pub control: PathBuf,
-    /// Directories of the host by where they are in the zone.
+    /// Directories of the host by their paths in the zone.
     pub mounts: BTreeMap<PathBuf, PathBuf>,
-    /// Its own datasets, by where its supervisor mounts them.
+    /// Delegated datasets by their mountpoints in the zone.
     pub datasets: BTreeMap<PathBuf, String>,
-    /// Shared files, for which a file must be in the sandbox before the zone boots.
+    /// Shared files: for each an empty file must exist in the sandbox before the zone boots.
     pub files: Vec<PathBuf>,
 }
 
-/// The zone's part of a name that begins with `rd-`.
+/// The owner's part of a name that begins with `rd-`.
 pub fn owner(zone: &ZoneName) -> &str {
     zone.as_str().strip_prefix("rd-").unwrap_or(zone.as_str())
 }
@@ -130,10 +132,10 @@ fn refused(what: String, reason: impl Into<String>) -> ZoneError {
 }
 
 impl Layout {
-    /// The layout of a zone. `is_file` tells which of the shared paths are files.
+    /// The layout of a zone. `is_file` returns whether a shared path is a file.
     ///
     /// # Errors
-    /// [`ZoneError::Refused`]: no zone of this host can be that.
+    /// [`ZoneError::Refused`]: this host cannot run such a zone.
     pub fn of(
         spec: &ZoneSpec,
         settings: &Settings,
@@ -291,7 +293,7 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Where a path of the host is in the zone. A path without a slash first is the name of a dataset.
+    /// The path in the zone of a host path. A path without a leading slash is the name of a dataset.
     pub fn inside(&self, path: &Path) -> Option<PathBuf> {
         let mounts = self.mounts.iter();
         let mounts = mounts.map(|(target, source)| (target, source.as_path()));
@@ -306,10 +308,10 @@ impl Layout {
         })
     }
 
-    /// A process as the supervisor in the zone is told of it: its paths are the zone's.
+    /// A process as described to the supervisor, with paths inside the zone.
     ///
     /// # Errors
-    /// [`ZoneError::Refused`]: no process of a zone can be that, or a path is not the zone's.
+    /// [`ZoneError::Refused`]: the zone cannot run such a process, or a path is not shared with it.
     pub fn process(&self, process: &ProcessSpec) -> Result<ProcessSpec, ZoneError> {
         let what = || format!("process {} in zone {}", process.id, self.zone);
         let rights = &process.rights;
@@ -364,11 +366,11 @@ impl Layout {
         })
     }
 
-    /// Shows the zone's own line.
+    /// Shows the zone's state.
     pub fn show(&self) -> Command {
         Command::new(Tool::Zoneadm, ["-z", self.zone.as_str(), "list", "-p"])
     }
-    /// Shows its attributes, for its mark.
+    /// Shows its attributes, including its mark.
     pub fn attributes(zone: &ZoneName) -> Command {
         Command::new(Tool::Zonecfg, ["-z", zone.as_str(), "info", "attr"])
     }
@@ -385,13 +387,13 @@ impl Layout {
         let start = ["-z", self.zone.as_str()].into_iter();
         Command::new(Tool::Zoneadm, start.chain(words.iter().copied())).within(seconds)
     }
-    /// Installs it as a clone of the sandbox. What its hook starts may outlive it.
+    /// Installs it as a clone of the sandbox. Processes of its hook may outlive it.
     pub fn install(&self) -> Command {
         let sandbox = self.sandbox.as_deref().unwrap_or_default();
         self.zoneadm(&["install", "-s", sandbox], 300)
             .owned(self.zone.as_str())
     }
-    /// Uninstalls it. What its hook starts may outlive it.
+    /// Uninstalls it. Processes of its hook may outlive it.
     pub fn uninstall(&self) -> Command {
         self.zoneadm(&["uninstall", "-F"], 300)
             .owned(self.zone.as_str())
@@ -404,7 +406,7 @@ impl Layout {
     pub fn halt(&self) -> Command {
         self.zoneadm(&["halt"], 120)
     }
-    /// Ends what somebody left of a maintenance mount.
+    /// Ends a maintenance mount that somebody left.
     pub fn unmount(&self) -> Command {
         self.zoneadm(&["unmount"], 120)
     }
@@ -415,15 +417,15 @@ fn same_network(one: Ipv4Addr, other: Ipv4Addr, prefix: u8) -> bool {
     u32::from(one) & mask == u32::from(other) & mask
 }
 
-/// The limits of a zone as properties of its configuration, in order; amounts that zonecfg(8) would refuse are raised
-/// to the least that it takes.
+/// The limits of a zone as properties of its configuration, in order; amounts that zonecfg(8) would reject are raised
+/// to its minimum.
 pub fn caps(limits: &Limits) -> Vec<(&'static str, String)> {
     let mut all = Vec::new();
     if let Some(pids) = limits.pids {
         all.push(("max-lwps", pids.max(100).to_string()));
     }
     if let Some(shares) = limits.cpu_shares {
-        // 100 shares are one processor's worth.
+        // 100 shares stand for one CPU.
         all.push(("cpu-shares", (shares * 100 / 1024).max(1).to_string()));
     }
     all

@@ -1,4 +1,4 @@
-//! The whole life of a zone on a host that has nothing yet, as text for people who know illumos.
+//! Prints the whole life of a zone on an empty host, for people who know illumos.
 
 use std::fmt::Write as _;
 
@@ -17,15 +17,15 @@ use crate::storage::zfs::names::{
 pub struct Container {
     /// Its name.
     pub name: String,
-    /// Its image's topmost layer.
+    /// The topmost layer of its image.
     pub layer: String,
 }
 
-/// Prints what the agent runs for a zone, in order: once for the host, to make it, boot it, start its containers,
-/// halt it and remove it; for each command what it needs and leaves, for each file its content.
+/// Prints what the agent runs for a zone, in order: once for the host, then to create and boot it, start its
+/// containers, halt it and remove it; for each command its precondition and effect, for each file its content.
 ///
 /// # Errors
-/// Why this zone cannot be made.
+/// Why this zone cannot be created.
 pub fn print(
     layout: &Layout,
     settings: &Settings,

@@ -1,12 +1,12 @@
-//! Zones of illumos: one a pod, with `reddwarf init` in it.
+//! Zones of illumos: one for each pod, with `reddwarf init` in it.
 //!
 //! ```text
-//! DATA/zones/NAME/zone.json   what it was made of           DATA/zones/NAME/ctl/agent.sock   where its supervisor dials
+//! DATA/zones/NAME/zone.json   its specification             DATA/zones/NAME/ctl/agent.sock   where its supervisor dials
 //! DATA/zones/NAME/zonecfg     its configuration file        DATA/pods/OWNER/zone.json        its description, as it reads it
 //! ```
-//! [`plan`] decides, this carries out. What is kept in memory is what was seen last; it is renewed by every step, by a
-//! look at all zones now and then, and when a supervisor comes or goes. Steps of one zone wait for one another, those
-//! of different zones never do.
+//! [`plan`] decides, this module carries out. Memory only has what was last observed; it is updated by every step, by a
+//! periodic look at all zones, and when a supervisor connects or disconnects. Steps of one zone wait for one another,
+//! those of different zones do not.
 
 mod config;
 mod drive;
@@ -60,16 +60,16 @@ pub use plan::{
     FileAction as PlanFile, Goal, Seen as SeenZone, Step as PlanStep, plan as plan_steps,
 };
 
-/// How long things may take, and how often they are looked at.
+/// Time limits and intervals.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// How long a supervisor may take to say hello; a zone without one is halted then.
+    /// How long a supervisor may take to connect; after that the zone is halted.
     pub hello: Duration,
     /// How long a zone may take to change by itself.
     pub change: Duration,
-    /// The wait before a zone that changes by itself is looked at again.
+    /// How long to wait before looking again at a zone that changes by itself.
     pub again: Duration,
-    /// How often all zones are looked at.
+    /// How often to look at all zones.
     pub look: Duration,
 }
 
@@ -84,7 +84,7 @@ impl Default for Patience {
     }
 }
 
-/// The illumos runtime. Clones are the same.
+/// The illumos runtime. Clones share the same zones.
 #[derive(Clone)]
 pub struct IllumosRuntime(Arc<Inner>);
 
@@ -94,22 +94,22 @@ struct Inner {
     patience: Patience,
     rules: Arc<Rules>,
     zones: Zones<Home>,
-    /// Zones of our names that are not ours.
+    /// Zones with our names that are not ours.
     strangers: Mutex<BTreeSet<String>>,
-    /// A supervisor came or went.
+    /// Notified when a supervisor connected or disconnected.
     stirred: Arc<Notify>,
     _ends: DropGuard,
 }
 
-/// What is kept of a zone.
+/// The record of a zone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Record {
     spec: ZoneSpec,
     created: Timestamp,
-    /// The brand that it was made of, where it asked for none: flags may name another later.
+    /// The actual brand of a zone that asked for none: the flags may change the default later.
     #[serde(default)]
     brand: Option<String>,
-    /// Its limits, where they are others than it was configured with.
+    /// Its limits, if they differ from its configuration.
     #[serde(default)]
     resized: Option<Limits>,
 }
@@ -119,20 +119,20 @@ pub(super) struct Home {
     record: Record,
     layout: Layout,
     link: Arc<Link>,
-    /// One step at a time.
+    /// Ensures that only one step runs at a time.
     steps: tokio::sync::Mutex<()>,
     known: Mutex<Known>,
 }
 
-/// What was seen of a zone last.
+/// The last observation of a zone.
 #[derive(Debug, Clone, Default)]
 struct Known {
     row: Option<ZoneRow>,
-    /// The boot whose link is protected, and that has the limits it is to have.
+    /// The boot whose link is protected and that has its limits.
     settled: Option<String>,
-    /// Since when it is as no zone may stay.
+    /// Since when it has been in a state in which it must not stay.
     still: Option<std::time::Instant>,
-    /// Its limits, where they are others than it was configured with.
+    /// Its limits, if they differ from its configuration.
     resized: Option<Limits>,
 }
 
@@ -177,13 +177,13 @@ impl supervised::Home for Home {
 }
 
 impl Home {
-    /// What the zone may use.
+    /// The current limits of the zone.
     fn limits(&self) -> Limits {
         let resized = self.known.lock().resized.clone();
         resized.unwrap_or_else(|| self.record.spec.limits.clone())
     }
 
-    /// Whether it was seen running.
+    /// Whether it was last seen running.
     fn runs(&self) -> bool {
         let known = self.known.lock();
         known
@@ -192,7 +192,7 @@ impl Home {
             .is_some_and(|row| row.state == HostState::Running)
     }
 
-    /// Notes what was seen of it; tells whether that is news.
+    /// Records an observation; returns whether it is new.
     fn see(&self, row: Option<ZoneRow>) -> bool {
         let mut known = self.known.lock();
         let changed = known.row != row;
@@ -205,11 +205,11 @@ impl Home {
 }
 
 impl IllumosRuntime {
-    /// The runtime of the zones that `settings` describes; those that are there are found again, and what an earlier
-    /// agent left running is ended. Must be called in a tokio runtime; looks at zones until the last clone is dropped.
+    /// The runtime of the zones that `settings` describes; finds existing zones, and kills what an earlier agent left
+    /// running. Must be called in a tokio runtime; looks at zones until the last clone is dropped.
     ///
     /// # Errors
-    /// Zones cannot be listed, or files not be read.
+    /// Zones cannot be listed, or files cannot be read.
     pub async fn open(
         settings: Settings,
         tools: Arc<dyn Tools>,
@@ -277,7 +277,7 @@ impl IllumosRuntime {
         tokio::spawn(async move {
             loop {
                 tokio::select! {
-                    // Cancel-safe, all of them: what was stirred stays so.
+                    // All of these are cancel-safe: a notification stays pending.
                     () = stirred.notified() => {}
                     () = tokio::time::sleep(look) => {}
                     () = ends.cancelled() => return,
@@ -293,7 +293,7 @@ impl IllumosRuntime {
 }
 
 impl IllumosRuntime {
-    /// Who leads services to its zones, on a host with these addresses; nobody where the router is another machine.
+    /// Implements services for its zones, on a host with these addresses; None if the router is another machine.
     pub fn router(&self, addresses: Vec<Ipv4Addr>) -> Option<Arc<dyn ServiceRouter>> {
         let rules = self.0.rules.clone();
         match &self.0.settings.network {
@@ -305,7 +305,7 @@ impl IllumosRuntime {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Zones go on; their supervisors dial the next agent.
+        // Zones keep running; their supervisors dial the next agent.
         for home in self.zones.all() {
             home.link.close();
         }
@@ -313,8 +313,8 @@ impl Drop for Inner {
 }
 
 impl Inner {
-    /// Sets resource controls of a running zone: those that are there are replaced, others added. They deny what is too
-    /// much where the kernel says that they do, and not where it says that they never do: prctl(1) knows which.
+    /// Sets resource controls of a running zone: existing ones are replaced, others added. Whether they deny excess
+    /// depends on the kernel's flags for the control, which prctl(1) knows.
     async fn cap(&self, home: &Home, limits: &Limits) -> Result<(), Failure> {
         let zone = home.layout.zone.as_str();
         for (control, value) in config::controls(limits) {
@@ -355,7 +355,7 @@ impl Inner {
         }))
     }
 
-    /// What the supervisor reads when it starts: the zone with the zone's own paths.
+    /// Writes the description that the supervisor reads when it starts, with paths inside the zone.
     async fn describe(&self, home: &Home) -> Result<(), String> {
         let mut spec = home.record.spec.clone();
         spec.memory_directories = spec
@@ -436,7 +436,7 @@ impl supervised::Supervised for IllumosRuntime {
                             reason: format!("zones of the brand {} are not offered here: see `reddwarf doctor --brand {0}`", home.layout.brand.name()),
                         });
                     }
-                    // Nothing of this zone is known: what is there under its name must be ours.
+                    // There is no record of this zone: an existing one under its name must be ours.
                     let rows = self.0.tools.run(&home.layout.show()).await;
                     let there = match rows {
                         Ok(_) => true,
@@ -479,7 +479,7 @@ impl supervised::Supervised for IllumosRuntime {
             let _step = home.steps.lock().await;
             let failed = |cause: String| ZoneError::failed("boot", format!("zone {zone}"), cause);
             self.0.describe(&home).await.map_err(failed)?;
-            // Who listens must be there before who dials.
+            // The listener must exist before the supervisor dials.
             home.link
                 .listen(&home.layout.control)
                 .map_err(|error| failed(format!("{}: {error}", home.layout.control.display())))?;
@@ -487,7 +487,7 @@ impl supervised::Supervised for IllumosRuntime {
             led.map_err(|error| failed(error.to_string()))?;
             self.0.reach("boot", &home, Goal::Running).await?;
             if !home.link.hello(self.0.patience.hello).await {
-                // `running` says nothing: lxinit waits for ever when it cannot go on.
+                // The state `running` proves nothing: lxinit waits forever when it cannot continue.
                 let halted = self.0.reach("halt", &home, Goal::Halted).await;
                 home.link.close();
                 self.0.zones.changed(zone);
@@ -532,7 +532,7 @@ impl supervised::Supervised for IllumosRuntime {
             home.link.close();
             let (directory, path) = (home.layout.directory.clone(), home.layout.path.clone());
             let removed = blocking(move || {
-                // An empty directory may be left of the zonepath; one with something in it is nobody's to remove.
+                // An empty directory of the zonepath may remain; one with content must not be removed.
                 let _ = fs::remove_dir(path);
                 remove_record(&directory)
             });
@@ -553,7 +553,7 @@ impl supervised::Supervised for IllumosRuntime {
     fn limit<'a>(&'a self, home: &'a Home, change: &'a Change) -> Answer<'a, ()> {
         async move {
             if change.of != Of::Zone {
-                // The limits of a zone are those of all its containers together: one alone has none.
+                // Limits apply to the whole zone: a single container has none.
                 return Ok(());
             }
             let _step = home.steps.lock().await;

@@ -1,7 +1,7 @@
-//! The rules of ipnat(5) that are this agent's: those of the pods' network, ports of the host that lead to zones, and
-//! services. They have one owner, for ipnat(8) tells none: which are ours is noted in a file, and each change compares
-//! all of them with what is in force. So does the look at services every half minute, since a refresh of
-//! `network/ipfilter` forgets what was added. Those of others stay: nothing is ever flushed.
+//! This agent's rules of ipnat(5): those of the pods' network, of host ports, and of services. All changes go through
+//! this module, because ipnat(8) records no owner: our rules are listed in a file, and each change compares all of them
+//! with the active ones. The check of services every half minute does so, too, because a refresh of `network/ipfilter`
+//! drops added rules. Rules of others stay: nothing is ever flushed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
@@ -21,44 +21,44 @@ use crate::net::services::{ServicePort, ServiceRouter};
 use crate::private::write_whole;
 use crate::zone::ZoneName;
 
-/// Leads packets by rules of ipnat.
+/// Sets rules of ipnat.
 pub struct Rules {
     tools: Arc<dyn Tools>,
     network: NetworkConfig,
-    /// The rules that are ours or are about to be.
+    /// The file that lists our rules, including those about to be added.
     notes: PathBuf,
-    /// One change at a time.
+    /// Ensures that only one change runs at a time.
     wanted: tokio::sync::Mutex<Wanted>,
 }
 
-/// All that is to be in force.
+/// All rules that should be active.
 #[derive(Debug, Default)]
 struct Wanted {
-    /// Ports of the host that lead to zones.
+    /// Rules of host ports, by zone.
     zones: BTreeMap<ZoneName, Vec<String>>,
-    /// Rules of services; nothing until it is known which there are.
+    /// Rules of services; None until services are known.
     services: Option<Vec<String>>,
 }
 
-/// Why not all is in force.
+/// Why not all rules are active.
 #[derive(Debug, thiserror::Error)]
 pub enum RuleError {
-    /// ipnat does not answer: ipfilter is off, or another reason.
+    /// ipnat failed: ipfilter is off, or for another reason.
     #[error(transparent)]
     Tool(#[from] Failure),
-    /// A rule is refused; the others are in force.
+    /// A rule was rejected; the others are active.
     #[error("ipnat did not take the rule {0:?}")]
     Refused(String),
-    /// A rule does not go.
+    /// A rule cannot be removed.
     #[error("ipnat did not remove the rule {0:?}")]
     Stays(String),
-    /// Which rules are ours cannot be read or noted.
+    /// The list of our rules cannot be read or written.
     #[error("{0}")]
     Notes(String),
 }
 
 impl Rules {
-    /// The rules of a network; which are its own is noted in the file `notes`.
+    /// The rules of a network; the file `notes` lists our rules.
     pub fn new(tools: Arc<dyn Tools>, network: NetworkConfig, notes: &Path) -> Self {
         Rules {
             tools,
@@ -68,20 +68,20 @@ impl Rules {
         }
     }
 
-    /// Puts in force what there is to be for zones that run already, and for the network.
+    /// Adds the rules for zones that already run, and for the network.
     ///
     /// # Errors
-    /// [`RuleError`]: it is tried again with the services.
+    /// [`RuleError`]: it is retried with the services.
     pub async fn begin(&self, zones: BTreeMap<ZoneName, Vec<String>>) -> Result<(), RuleError> {
         let mut wanted = self.wanted.lock().await;
         wanted.zones = zones;
         self.make(&wanted, &[]).await
     }
 
-    /// Leads ports of the host to a zone.
+    /// Adds the rules of a zone's host ports.
     ///
     /// # Errors
-    /// [`RuleError`]: they do not lead there yet.
+    /// [`RuleError`]: they are not active.
     pub async fn lead(&self, zone: &ZoneName, rules: &[String]) -> Result<(), RuleError> {
         if rules.is_empty() {
             return Ok(());
@@ -89,15 +89,15 @@ impl Rules {
         let mut wanted = self.wanted.lock().await;
         wanted.zones.insert(zone.clone(), rules.to_vec());
         match self.make(&wanted, &[]).await {
-            // Another's, which is told when services are looked at.
+            // A rule of others, which is reported with the services.
             Err(RuleError::Refused(rule)) if !rules.contains(&rule) => Ok(()),
             Err(RuleError::Stays(_)) => Ok(()),
             other => other,
         }
     }
 
-    /// Leads ports of the host to a zone no more. A zone goes also where ipfilter is off: then nothing is led, and what
-    /// is left is removed with what is no service any more.
+    /// Removes the rules of a zone's host ports. This also works while ipfilter is off: no rule is active then, and the
+    /// rest is removed together with obsolete services.
     pub async fn forget(&self, zone: &ZoneName) {
         let mut wanted = self.wanted.lock().await;
         let Some(former) = wanted.zones.remove(zone) else {
@@ -108,8 +108,8 @@ impl Rules {
         }
     }
 
-    /// What is to be done, of all that is in force. There may be tens of thousands of rules: they are not compared on a
-    /// thread that others wait for.
+    /// Computes the changes from all active rules. There may be tens of thousands: they are not compared on a thread of
+    /// the runtime.
     async fn compare(&self, wanted: &Arc<Comparison>) -> Result<Changes, RuleError> {
         let output = self.tools.run(&show_rules()).await?;
         let wanted = wanted.clone();
@@ -138,7 +138,8 @@ impl Rules {
         blocking(write).await.map_err(RuleError::Notes)
     }
 
-    /// Makes what is wanted all that is ours; while services are not known, of what is not wanted only `former` goes.
+    /// Makes the active rules equal to the wanted ones; as long as services are unknown, only those in `former` are
+    /// removed.
     async fn make(&self, wanted: &Wanted, former: &[String]) -> Result<(), RuleError> {
         let ordered = self.network.rules();
         let zones = wanted.zones.values().flatten();
@@ -160,13 +161,13 @@ impl Rules {
         let wanted = Arc::new(spelled.await.map_err(RuleError::Notes)?);
         let first = self.compare(&wanted).await?;
         if !first.ours.is_subset(&noted) {
-            // Before they are there: what a crash leaves is known to be ours.
+            // Listed before they are added, so that they are recognized after a crash.
             self.note(&noted.union(&first.ours).cloned().collect())
                 .await?;
         }
         for command in [
             (!first.displaced.is_empty()).then(|| remove_rules(&first.displaced)),
-            // New ones come before old ones go: there is no time at which a service leads nowhere.
+            // New rules are added before old ones are removed: a service always leads somewhere.
             (!first.add.is_empty()).then(|| add_rules(&first.add)),
             (!first.remove.is_empty()).then(|| remove_rules(&first.remove)),
         ]
@@ -176,7 +177,7 @@ impl Rules {
             self.tools.run(&command).await?;
         }
         if !first.is_empty() {
-            // A rule that is refused is told on standard error alone: ipnat ends with 0.
+            // A rejected rule is only reported on standard error: ipnat exits with 0.
             let left = self.compare(&wanted).await?;
             if let Some(rule) = left.add.first() {
                 return Err(RuleError::Refused(rule.clone()));
@@ -192,11 +193,11 @@ impl Rules {
     }
 }
 
-/// Leads services to zones, on a host whose ports are asked at some addresses.
+/// Implements services for zones, on a host with node ports at some addresses.
 pub struct Router {
-    /// The rules that it puts in force.
+    /// The rules to change.
     pub rules: Arc<Rules>,
-    /// The host's addresses, besides that on the zones' network.
+    /// The host's addresses, except the one on the zones' network.
     pub addresses: Vec<Ipv4Addr>,
 }
 
@@ -205,7 +206,7 @@ impl ServiceRouter for Router {
         async move {
             let rules = &self.rules;
             let NetworkConfig::Etherstub(network) = &rules.network else {
-                // The router there is another machine.
+                // The router of that network is another machine.
                 return Ok(None);
             };
             let mut wanted = rules.wanted.lock().await;
@@ -217,13 +218,13 @@ impl ServiceRouter for Router {
     }
 }
 
-/// What is to be in force, as `ipnat -l` spells it, and what is known to be ours.
+/// Wanted rules in the notation of `ipnat -l`, and the rules known to be ours.
 struct Comparison {
     ordered: Vec<String>,
     others: Vec<String>,
-    /// What goes even while services are not known.
+    /// Rules to remove even if services are unknown.
     former: Vec<String>,
-    /// Services are known: whatever of ours is not wanted goes.
+    /// Services are known: all our rules that are not wanted are removed.
     all: bool,
     noted: Arc<BTreeSet<String>>,
 }
@@ -235,21 +236,21 @@ impl Comparison {
     }
 }
 
-/// What is to be done, each in order.
+/// The changes, each in order.
 #[derive(Debug, PartialEq, Eq)]
 struct Changes {
-    /// Ours that stand behind one that they belong before: they go first, and are added again.
+    /// Our rules that are after one that they should precede: they are removed, and added again.
     displaced: Vec<String>,
     add: Vec<String>,
     remove: Vec<String>,
-    /// What is ours then.
+    /// Our rules afterwards.
     ours: BTreeSet<String>,
 }
 
 impl Changes {
-    /// What makes `ordered` and `others` the rules in force, the first ones in their order: of two rules that take a packet
-    /// the one that was added first is asked. Those that are ours, in force, not wanted and `stale` go; all others are
-    /// left alone. One that is wanted and in force without our doing stays somebody else's.
+    /// The changes that make `ordered` and `others` active, the former in their order: if two rules match a packet, the
+    /// one added first applies. Our active rules that are `stale` and not wanted are removed; all others are left
+    /// alone. A wanted rule that somebody else added stays theirs.
     fn between(
         ordered: &[String],
         others: &[String],
@@ -261,12 +262,12 @@ impl Changes {
         let is_wanted: HashSet<&str> = wanted().map(String::as_str).collect();
         let mut places: HashMap<&str, usize> = HashMap::with_capacity(in_force.len());
         for (place, rule) in in_force.iter().enumerate() {
-            // Where one stands twice, the first is asked.
+            // Of duplicates the first one applies.
             places.entry(rule).or_insert(place);
         }
         let place = |rule: &String| places.get(rule.as_str()).copied();
         let mut displaced = Vec::new();
-        // Where the last one is that stands right; nothing behind one that is not there does.
+        // The place of the last rule that is in order; rules after a missing one are not.
         let mut last = Some(0);
         for rule in ordered {
             last = match (place(rule), last) {
@@ -275,7 +276,7 @@ impl Changes {
                     displaced.push(rule.clone());
                     None
                 }
-                // Somebody else's are not moved.
+                // Rules of others are not moved.
                 (Some(_), last) => last,
                 (None, _) => None,
             };
@@ -320,11 +321,11 @@ mod tests {
             ("a b", "", "x", "", "a b", "a b"),
             ("a b", "a b", "x a b", "", "", "a b"),
             ("b", "a b", "x a b", "a", "", "b"),
-            // The service was refreshed: what was added by hand is gone.
+            // The service was refreshed: added rules are gone.
             ("a b", "a b", "x", "", "a b", "a b"),
-            // Noted, and never made.
+            // Listed, but never added.
             ("", "a", "x", "", "", ""),
-            // Somebody else's that is the same as ours: theirs until they remove it.
+            // A rule of others that equals ours: it is theirs until they remove it.
             ("x", "", "x", "", "", ""),
             ("", "", "x", "", "", ""),
             ("x", "", "", "", "x", "x"),
@@ -345,7 +346,7 @@ mod tests {
         }
     }
 
-    /// As many as a large cluster has: it would not end if each were sought among all.
+    /// As many as in a large cluster: this would not finish if each rule were searched linearly.
     #[test]
     fn many_rules_are_compared() {
         let rules = |from: u32, to: u32| -> Vec<String> {
@@ -367,10 +368,10 @@ mod tests {
             ("x p y q", "p q", "", ""),
             ("", "p q", "", "p q"),
             ("p", "p q", "", "q"),
-            // The second one alone would stay before the first for ever.
+            // The second one alone would stay before the first forever.
             ("q", "p q", "q", "p q"),
             ("q p", "p q", "q", "q"),
-            // Somebody else's stays where it is.
+            // A rule of others stays in place.
             ("q", "p", "", "p"),
         ] {
             let in_force: Vec<String> = set(in_force);

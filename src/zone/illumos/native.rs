@@ -1,5 +1,5 @@
-//! What the init of a reddwarf zone does before it supervises: there is no SMF in it, so nobody else starts the daemon of
-//! its addresses or mounts its datasets. What is to be run is decided here, from what was seen in the zone.
+//! What the init of a reddwarf zone does before it supervises: there is no SMF in it, so nobody else starts the address
+//! daemon or mounts datasets. The commands are decided here, from the observed state of the zone.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -7,43 +7,44 @@ use std::path::Path;
 use crate::illumos::{Command, Tool, parse};
 use crate::storage::zfs::names::{self, Row, zfs};
 
-/// The zone's init: what supervises it, and what its containers' first processes are made of. It is in the zone's `/usr`,
+/// The zone's init: its supervisor, and the program of its containers' first processes. It is in the zone's `/usr`,
 /// which is the host's.
 pub const INIT: &str = "/usr/lib/brand/reddwarf/init";
-/// The daemon that ipadm(8) talks to. In a zone without an emulation of another system it gives the link nothing by itself:
-/// at its start it only notes, for the SMF that this zone has not, that there is an interface (`ipmgmt_ngz_init`,
-/// `i_ipadm_zone_network_attr`). Nor can it note that, for `/etc/ipadm` is root's in our sandbox and the daemon is not:
-/// which is meant, since an interface that is noted and not enabled stands in the way of a temporary one.
+/// The daemon that ipadm(8) talks to. In a zone without an emulated system it does not configure the link by itself: at
+/// its start it only records, for the SMF that this zone does not have, that there is an interface (`ipmgmt_ngz_init`,
+/// `i_ipadm_zone_network_attr`). It cannot even do that here, because `/etc/ipadm` in our sandbox belongs to root and
+/// the daemon does not run as root. That is intended: a recorded interface that is not enabled would block a temporary
+/// one.
 pub const IPMGMTD: &str = "/lib/inet/ipmgmtd";
 /// Without the name of its service it would not run.
 pub const IPMGMTD_ENVIRONMENT: (&str, &str) =
     ("SMF_FMRI", "svc:/network/ip-interface-management:default");
 
-/// What a container's root gets from the zone that it is in.
+/// What a container's root gets from the zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Surroundings {
-    /// Directories of the zone's own that are shown; only what is in `/dev` is more than read.
+    /// Directories of the zone that are mounted; only those in `/dev` are writable.
     pub shown: &'static [&'static str],
-    /// File systems of the kernel.
+    /// Kernel file systems to mount.
     pub mounted: &'static [KernelMount],
-    /// Files of the zone's that a root gets which has none of that name.
+    /// Files of the zone that a root gets if it has none of that name.
     pub given: &'static [&'static str],
-    /// Files that no root may bring: the kernel's own library of C must be used.
+    /// Files that no image may contain: libc must be the kernel's own.
     pub foreign: &'static [&'static str],
 }
 
-/// A file system of the kernel in a root.
+/// A kernel file system in a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelMount {
-    /// Its kind.
+    /// The file system type.
     pub kind: &'static str,
-    /// What it is called in the table of mounts.
+    /// The special name in the mount table.
     pub source: &'static str,
-    /// Where it is.
+    /// The mount point.
     pub at: &'static str,
-    /// That is a directory, and no file.
+    /// Whether the mount point is a directory, not a file.
     pub directory: bool,
-    /// It is only read.
+    /// Whether it is read-only.
     pub read_only: bool,
 }
 
@@ -57,8 +58,7 @@ const fn of(kind: &'static str, source: &'static str, at: &'static str) -> Kerne
     }
 }
 
-/// In an lx zone: programs cannot be executed without `/native` (lx_elfexec), nor their native part be linked without
-/// `/var/ld`.
+/// In an lx zone: programs need `/native` to be executed (lx_elfexec), and `/var/ld` to link their native part.
 pub const LX: Surroundings = Surroundings {
     shown: &["/native", "/var/ld", "/dev"],
     mounted: &[
@@ -72,7 +72,7 @@ pub const LX: Surroundings = Surroundings {
     foreign: &[],
 };
 
-/// In a reddwarf zone: the libraries and programs of the host, as in the zone itself (platform.xml).
+/// In a reddwarf zone: the host's libraries and programs, as in the zone itself (platform.xml).
 pub const NATIVE: Surroundings = Surroundings {
     shown: &["/lib", "/usr", "/sbin", "/dev"],
     mounted: &[
@@ -101,32 +101,32 @@ pub const NATIVE: Surroundings = Surroundings {
     ],
 };
 
-/// The zone's interface as it is to be.
+/// The desired configuration of the zone's interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
     /// Its link.
     pub link: String,
     /// Its address.
     pub address: Ipv4Addr,
-    /// Bits of the network's prefix.
+    /// The prefix length of the network.
     pub prefix: u8,
     /// The router.
     pub gateway: Ipv4Addr,
 }
 
-/// Shows the addresses in the zone, as [`network`] reads them.
+/// Shows the addresses in the zone, for [`network`].
 pub fn show_addresses() -> Command {
     let words = ["show-addr", "-p", "-o", "addrobj,state,addr"];
     Command::new(Tool::Ipadm, words)
 }
 
-/// Shows the default route in the zone; it fails where there is none.
+/// Shows the default route in the zone; fails if there is none.
 pub fn show_route() -> Command {
     Command::new(Tool::Route, ["-n", "get", "default"])
 }
 
-/// What is missing of the zone's addresses and of its default route, given what [`show_addresses`] prints: all of it, where
-/// an init begins. One that is started again finds what the first gave.
+/// The commands that add missing addresses and the default route, given the output of [`show_addresses`]. For a new
+/// zone all are missing; a restarted init finds what the first one added.
 pub fn network(interface: &Interface, addresses: &str, routed: bool) -> Vec<Command> {
     let there = parse::addresses(addresses);
     let own = format!("{}/{}", interface.address, interface.prefix);
@@ -147,12 +147,12 @@ pub fn network(interface: &Interface, addresses: &str, routed: bool) -> Vec<Comm
     commands
 }
 
-/// What mounts a dataset of the zone `at` a directory, given how it is.
+/// The commands that mount a dataset of the zone `at` a directory, given its state.
 pub fn mount(dataset: &str, at: &Path, row: Option<&Row>) -> Vec<Command> {
     let placed = row.is_some_and(|row| row.mountpoint.as_deref() == Some(at));
     match row.is_some_and(|row| row.mounted) && placed {
         true => Vec::new(),
-        // Another mountpoint mounts it at once.
+        // Setting another mountpoint mounts it at once.
         false if !placed => vec![names::set(dataset, "mountpoint", &at.display().to_string())],
         false => vec![zfs(["mount", dataset])],
     }
@@ -185,7 +185,7 @@ mod tests {
                 true,
                 vec![],
             ),
-            // The prefix belongs to it.
+            // The prefix length counts, too.
             (
                 "lo0/v4:ok:127.0.0.1/8\nrdbn0/?:ok:10.88.0.2/8\n",
                 true,

@@ -1,4 +1,4 @@
-//! What is to be done next for a zone: a function of what it is to be and what was seen of it.
+//! Decides what to do next for a zone: a pure function of its desired and its observed state.
 //!
 //! ```text
 //!             zonecfg -f       install          boot             halt            uninstall -F     delete -F
@@ -7,11 +7,11 @@
 //!                            |  '-----^    uninstall -F  |  |                |
 //!                            '------------------'        '--'  shutting_down, down: waited for, then halted
 //! ```
-//! The driver carries a step out, notes what it leaves, and asks again; after a failure it looks at the host first. So
-//! every step may be the first of an agent that knows nothing: there is no other memory than the host.
+//! The driver carries out a step, records its effect, and asks again; after a failure it observes the host first. So
+//! every step may be the first of an agent that knows nothing: the host is the only memory.
 //!
-//! What ran in a zone may have changed its root, where the global zone writes before a boot and zoneadmd mounts: a zone
-//! that was booted once is made new before it boots again. Nothing of users is in that root.
+//! Processes in a zone may have changed its root, where the global zone writes before a boot and zoneadmd mounts: a
+//! zone that was booted once is reinstalled before it boots again. Its root contains no user data.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,11 +21,11 @@ use super::layout::Layout;
 use crate::illumos::Command;
 use crate::illumos::parse::{HostState, VnicRow, ZoneRow};
 
-/// The property of a zonepath's dataset that says that the zone was booted. It goes with the dataset: an installation
-/// makes another one.
+/// The property of a zonepath's dataset that shows that the zone was booted. It disappears with the dataset: an
+/// installation creates another one.
 pub const BOOTED: &str = "reddwarf:booted";
 
-/// What a zone is to be.
+/// The desired state of a zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goal {
     /// Installed, or further.
@@ -38,49 +38,49 @@ pub enum Goal {
     Absent,
 }
 
-/// What was seen of a zone and around it; what was not looked at is nothing.
+/// The observed state of a zone and its surroundings; what was not looked at has the default value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
     /// The zone.
     pub zone: Option<ZoneRow>,
-    /// The link of its name.
+    /// The link with its name.
     pub vnic: Option<VnicRow>,
-    /// The link was not made now, so it may be protected.
+    /// Whether the link was not created just now, so it may be protected.
     pub used: bool,
-    /// The configuration is this layout's: written now.
+    /// Whether this layout's configuration was just written.
     pub configured: bool,
-    /// Its root.
+    /// The state of its root.
     pub root: Root,
-    /// The zonepath's dataset is there without a zone.
+    /// Whether the zonepath's dataset exists without a zone.
     pub dataset: bool,
-    /// It was waited for as long as a zone may take to change by itself.
+    /// Whether it has been waited for as long as a zone may take to change by itself.
     pub overdue: bool,
 }
 
-/// What is in the root of a zone that is installed.
+/// The state of an installed zone's root.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Root {
-    /// What the installation left.
+    /// As left by the installation.
     #[default]
     Installed,
-    /// What it needs beside to be booted.
+    /// With all that it needs to boot.
     Ready,
-    /// The same; it is marked now, and may be booted.
+    /// The same, and now marked as booted; it may be booted.
     Marked,
-    /// What somebody may have put there: it was marked before.
+    /// Booted before: processes of the zone may have changed it.
     Used,
 }
 
-/// What a step changes.
+/// The effect of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// The zone's state; nothing means that it is gone.
+    /// The new state of the zone; None if it is gone.
     State(Option<HostState>),
-    /// As `State(Configured)`, with this layout's configuration.
+    /// Like `State(Configured)`, with this layout's configuration.
     Configured,
-    /// The root.
+    /// The new state of the root.
     Root(Root),
-    /// The link is there, fresh.
+    /// The link exists and is new.
     Linked,
     /// The link is not protected.
     Unprotected,
@@ -90,18 +90,18 @@ pub enum Effect {
     Destroyed,
 }
 
-/// What a step does to files.
+/// A file operation of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileAction {
-    /// Makes a directory with those above it; its own mode is set.
+    /// Creates a directory and its parents; sets the mode of the last one.
     Directory(PathBuf, u32),
-    /// Writes a file whole, mode 0600.
+    /// Replaces a file, with mode 0600.
     Write(PathBuf, String),
-    /// Makes an empty file below a root unless something is there. Links lead nowhere else.
+    /// Creates an empty file below a root unless something exists there. Links do not lead out of the root.
     Empty {
         /// The root.
         root: PathBuf,
-        /// The file as who has that root sees it.
+        /// The path of the file inside that root.
         path: PathBuf,
     },
 }
@@ -109,32 +109,32 @@ pub enum FileAction {
 /// A step: files first, then the command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// What it is for.
+    /// Its purpose.
     pub what: &'static str,
-    /// In which state of the zone it may be taken.
+    /// The state of the zone that it requires.
     pub needs: &'static str,
-    /// What it leaves.
+    /// The state that it results in.
     pub leaves: &'static str,
-    /// Files.
+    /// The file operations.
     pub files: Vec<FileAction>,
     /// The command.
     pub command: Option<Command>,
-    /// What changes.
+    /// The effect.
     pub effect: Effect,
-    /// Its exit status alone proves nothing: the zone must be looked at.
+    /// Whether the zone must be observed afterwards, because the exit status alone proves nothing.
     pub look: bool,
 }
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing: it is what it is to be.
+    /// Nothing: the goal is reached.
     Done,
-    /// This.
+    /// This step.
     Do(Box<Step>),
-    /// It changes by itself: look again.
+    /// Wait: it changes by itself.
     Wait(&'static str),
-    /// It will not become what it is to be.
+    /// The goal cannot be reached.
     Stuck(String),
 }
 
@@ -160,7 +160,7 @@ fn take(step: Step) -> Next {
     Next::Do(Box::new(step))
 }
 
-/// What to do next so that the zone of `layout` becomes `goal`.
+/// Decides the next step for the zone of `layout` to reach `goal`.
 pub fn next(goal: Goal, layout: &Layout, seen: &Seen) -> Next {
     let state = seen.zone.as_ref().map(|row| row.state);
     match goal {
@@ -194,7 +194,7 @@ fn install(layout: &Layout, seen: &Seen, state: Option<HostState>) -> Next {
             Effect::State(Some(HostState::Installed)),
         )),
         Some(HostState::Incomplete) => take(clean(layout)),
-        // Where zones of its brand are made no more, it is booted as it is.
+        // If zones of its brand are no longer created, it is booted as it is.
         Some(HostState::Installed) if seen.root == Root::Used && layout.sandbox.is_some() => {
             take(Step {
                 what: "make a zone new that ran: its root is what somebody left there",
@@ -227,10 +227,10 @@ fn install(layout: &Layout, seen: &Seen, state: Option<HostState>) -> Next {
     }
 }
 
-/// Undoes an installation that did not end.
+/// Undoes an incomplete installation.
 fn clean(layout: &Layout) -> Step {
     Step {
-        // Without its zonepath an lx zone cannot be uninstalled, ever.
+        // An lx zone cannot be uninstalled without its zonepath.
         files: vec![FileAction::Directory(layout.path.clone(), 0o700)],
         ..step(
             "undo what was installed",
@@ -245,8 +245,8 @@ fn clean(layout: &Layout) -> Step {
 fn boot(layout: &Layout, seen: &Seen, state: Option<HostState>) -> Next {
     let state = match state {
         Some(HostState::Running) => return Next::Done,
-        // It may be about to come up again by itself. But zoneadmd does not take up a halt that failed (of a reboot or
-        // not: a mount or a link was busy), and says of such a zone that it is booted already: another halt ends it.
+        // It may come up again by itself. But zoneadmd does not resume a halt that failed (during a reboot or not,
+        // because a mount or link was busy), and says that such a zone is booted already: another halt ends it.
         Some(HostState::ShuttingDown | HostState::Down) if seen.overdue => {
             return take(end(layout));
         }
@@ -254,7 +254,7 @@ fn boot(layout: &Layout, seen: &Seen, state: Option<HostState>) -> Next {
             return Next::Wait("it is shutting down");
         }
         Some(HostState::Mounted) => return take(unmount(layout)),
-        // Made new, or about to be.
+        // Reinstalled, or about to be.
         Some(HostState::Configured | HostState::Incomplete) => {
             return install(layout, seen, state);
         }
@@ -280,7 +280,7 @@ fn boot(layout: &Layout, seen: &Seen, state: Option<HostState>) -> Next {
                 Effect::Linked,
             ));
         }
-        // In a zone that is ready the link has what zoneadmd gave it.
+        // In a zone in state `ready` the link has the properties set by zoneadmd.
         Some(_) if seen.used && state == HostState::Installed => {
             return take(step(
                 "take protection off its link: a protected one is refused at boot",
@@ -358,9 +358,9 @@ fn unmount(layout: &Layout) -> Step {
     }
 }
 
-/// Ends the link of a zone that is halted.
+/// Removes the link of a halted zone.
 fn unplug(layout: &Layout, seen: &Seen) -> Option<Next> {
-    // What is there under the name but is not ours stays.
+    // A link with that name that is not ours stays.
     seen.vnic.as_ref().filter(|row| layout.vnic.is(row))?;
     Some(take(step(
         "end its link",
@@ -375,7 +375,7 @@ fn remove(layout: &Layout, seen: &Seen, state: Option<HostState>) -> Next {
     match state {
         Some(HostState::Installed | HostState::Incomplete) => take(clean(layout)),
         Some(HostState::Configured) => take(Step {
-            // Uninstalling it took its dataset along, or not: that is seen.
+            // Whether uninstalling removed its dataset has to be observed.
             look: true,
             ..step(
                 "remove the configuration",
@@ -397,15 +397,15 @@ fn remove(layout: &Layout, seen: &Seen, state: Option<HostState>) -> Next {
     }
 }
 
-/// How long a zone that nobody asked anything of may stay as it is before it is halted, to be booted again, and why it
-/// is then. `answers`: its supervisor does.
+/// How long a zone that nobody asked to change may stay in its state before it is halted and booted again, and the
+/// reason. `answers`: its supervisor is connected.
 pub fn may_stay(
     state: HostState,
     answers: bool,
     patience: &Patience,
 ) -> Option<(Duration, &'static str)> {
     match state {
-        // lxinit waits for ever when it cannot go on; and a zone whose zoneadmd died does not reboot.
+        // lxinit waits forever when it cannot continue; and a zone whose zoneadmd died does not reboot.
         HostState::Running if !answers => Some((patience.hello, "nothing in this zone answers")),
         HostState::ShuttingDown | HostState::Down => Some((
             patience.change,
@@ -416,13 +416,13 @@ pub fn may_stay(
 }
 
 impl Seen {
-    /// Notes what a step that went well changed.
+    /// Records the effect of a successful step.
     pub fn apply(&mut self, layout: &Layout, effect: Effect) {
         match effect {
             Effect::State(None) => self.zone = None,
             Effect::State(Some(state)) => {
                 if state == HostState::Configured {
-                    // What is installed next is new.
+                    // The next installation is new.
                     self.root = Root::Installed;
                 }
                 self.zone = Some(self.row(layout, state));
@@ -462,7 +462,7 @@ impl Seen {
     }
 }
 
-/// Every step that leads from what was seen to a goal, in order, if all of them go well.
+/// All steps from an observed state to a goal, in order, if each succeeds.
 ///
 /// # Errors
 /// Why the goal is not reached.

@@ -1,4 +1,5 @@
-//! The root of every zone: our supervisor, what the brand's boot wants to find, and empty directories. Nothing of users.
+//! The root of every zone: our supervisor, the files that the brand's boot expects, and empty directories. It has no
+//! user data.
 
 use std::fs;
 use std::io;
@@ -7,8 +8,8 @@ use std::path::Path;
 
 use super::Brand;
 
-/// Directories of an lx zone's root that mounts of the brand and of ours need, real ones: links are refused as mount
-/// points (vplat.c `valid_mount_point`).
+/// The mount points in an lx zone's root for the brand and for us. They must be real directories: links are rejected as
+/// mount points (vplat.c `valid_mount_point`).
 const LX_DIRECTORIES: &[&str] = &[
     "bin",
     "dev",
@@ -30,11 +31,11 @@ const LX_DIRECTORIES: &[&str] = &[
     "rd/root",
 ];
 
-/// zoneadm(8) shuts a zone down by `/bin/sh -c "exec /sbin/init 0"` in it (`zone_graceful_shutdown`). There is no shell: our
-/// program understands that, and nothing else.
+/// zoneadm(8) shuts a zone down by `/bin/sh -c "exec /sbin/init 0"` in it (`zone_graceful_shutdown`). There is no
+/// shell: our program understands exactly that.
 const LX_LINKS: &[(&str, &str)] = &[("bin/sh", "../sbin/init")];
 
-/// Files that let `lx_boot` see a distribution whose script finds nothing to change (`lx_boot_zone_busybox`).
+/// Files that make `lx_boot` choose a distribution whose script changes nothing (`lx_boot_zone_busybox`).
 const LX_FILES: &[(&str, &str)] = &[
     ("etc/alpine-release", "3.18.0\n"),
     ("etc/inittab", "# Modified by lx brand\n"),
@@ -49,7 +50,7 @@ const LX_FILES: &[(&str, &str)] = &[
     ("etc/mnttab", ""),
 ];
 
-/// Directories of a reddwarf zone's root: those that `platform.xml` mounts at, and ours.
+/// The mount points in a reddwarf zone's root: those in `platform.xml`, and ours.
 const REDDWARF_DIRECTORIES: &[&str] = &[
     "dev",
     "etc",
@@ -73,7 +74,7 @@ const REDDWARF_DIRECTORIES: &[&str] = &[
     "rd/root",
 ];
 
-/// The same shell, which is the host's here.
+/// `/bin`, whose shell is the host's here.
 const REDDWARF_LINKS: &[(&str, &str)] = &[("bin", "usr/bin")];
 
 const REDDWARF_FILES: &[(&str, &str)] = &[
@@ -89,7 +90,7 @@ const REDDWARF_FILES: &[(&str, &str)] = &[
     ("etc/resolv.conf", ""),
 ];
 
-/// What is in a sandbox beside the supervisor.
+/// The content of a sandbox besides the supervisor.
 struct Content {
     directories: &'static [&'static str],
     files: &'static [(&'static str, &'static str)],
@@ -111,7 +112,7 @@ fn of(brand: Brand) -> Content {
     }
 }
 
-/// The name of a sandbox: another one for another supervisor or another layout.
+/// The name of a sandbox: it differs for each supervisor and layout.
 pub fn name(brand: Brand, supervisor: &[u8]) -> String {
     let content = of(brand);
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
@@ -131,8 +132,8 @@ pub fn name(brand: Brand, supervisor: &[u8]) -> String {
     format!("sandbox-{}-{hex}", brand.name())
 }
 
-/// Fills the root of a sandbox. In lx zones the supervisor is `/sbin/init`, which the brand executes by that name; in
-/// reddwarf zones it is the brand's own, under `/usr/lib/brand`.
+/// Fills the root of a sandbox. In lx zones the supervisor is `/sbin/init`, which the brand executes; in reddwarf zones
+/// it is the brand's own init under `/usr/lib/brand`.
 ///
 /// # Errors
 /// A file cannot be written.

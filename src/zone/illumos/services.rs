@@ -1,23 +1,24 @@
-//! Services on an etherstub's network: rules of ipnat(5) on the host's own link there, which all zones go by, and on the
-//! one that leads out. What the host itself asks of a service's address is not led: only what comes by a link is.
+//! Services on an etherstub's network: rules of ipnat(5) on the host's own link there, which all traffic of zones
+//! passes, and on the external link. Requests of the host itself to a service address are not translated: rules only
+//! apply to packets that arrive on a link.
 //!
-//! A rule for each endpoint, in turn (`round-robin`). A zone that is led to another one of the same network would be
-//! answered past the host, by an address that it did not ask: between zones the host asks in its own name, by a rule of
-//! the network. A port without endpoints leads to one of the host's that is closed, so that who asks is refused at once,
-//! as by upstream's rules. A route that rejects would answer that the host cannot be reached, which TCP of illumos only
-//! notes until its own time is over (`tcp_icmp_input`). Follows ipnat(5) and its grammar,
-//! usr/src/cmd/ipf/tools/ipnat_y.y of illumos-gate.
+//! There is a rule for each endpoint, used in turn (`round-robin`). A zone that is led to another zone on the same
+//! network would get answers directly, from an address that it did not ask: therefore a rule of the network makes
+//! traffic between zones come from the host's address. A port without endpoints leads to a closed port of the host, so
+//! that connections are refused at once, as by upstream's rules. A reject route would answer that the host is
+//! unreachable, which TCP of illumos only records until its own timeout (`tcp_icmp_input`). Follows ipnat(5) and its
+//! grammar, usr/src/cmd/ipf/tools/ipnat_y.y of illumos-gate.
 
 use std::net::Ipv4Addr;
 
 use crate::net::illumos::EtherstubConfig;
 use crate::net::services::{Policy, Protocol, ServicePort};
 
-/// A port of the host on which nothing listens, of TCP or UDP: tcpmux, which illumos has not.
+/// A TCP and UDP port of the host on which nothing listens: tcpmux, which illumos does not have.
 const CLOSED: u16 = 1;
 
-/// The rules that lead services, as `ipnat -l` spells them. SCTP is not translated.
-/// Ports of the node are asked at its `addresses`, besides that on the network.
+/// The rules of services, in the notation of `ipnat -l`. SCTP is not translated. Node ports are served at `addresses`,
+/// besides the host's address on the network.
 pub(super) fn rules(
     network: &EtherstubConfig,
     addresses: &[Ipv4Addr],
@@ -26,21 +27,22 @@ pub(super) fn rules(
     let link = network.host_link();
     let mut rules = Vec::new();
     for port in ports.iter().filter(|port| port.protocol != Protocol::Sctp) {
-        // Whose addresses are for some only is not open to all: ipnat could tell them apart, but not refuse the others.
+        // Addresses with source ranges are not opened to everybody: ipnat could match the ranges, but not reject the
+        // others.
         let balancers = match port.source_ranges.is_empty() {
             true => port.balancer_ips.as_slice(),
             false => &[],
         };
         let world: Vec<Ipv4Addr> = [port.external_ips.as_slice(), balancers].concat();
         let own = port.cluster_ips.iter().map(|ip| (ip, port.inside));
-        // Who is of the cluster itself and asks as the world does is held to no policy.
+        // Clients within the cluster that use external addresses are not subject to the policy.
         let others = world.iter().map(|ip| (ip, Policy::Cluster));
         for (address, policy) in own.chain(others) {
             let at = format!("rdr {link} {address}/32 port {}", port.port);
             rules.extend(lead_or_refuse(&at, port, policy, network.gateway));
         }
         if let Some(node_port) = port.node_port {
-            // Without endpoints the host refuses by itself.
+            // Without endpoints the host itself refuses connections.
             for address in addresses.iter().chain([&network.gateway]) {
                 let at = format!("rdr {link} {address}/32 port {node_port}");
                 rules.extend(lead(&at, port, Policy::Cluster));
@@ -49,7 +51,7 @@ pub(super) fn rules(
         let Some(external) = &network.external else {
             continue;
         };
-        // An endpoint of another node would answer the world past this host, from an address that nobody asked.
+        // An endpoint on another node would answer external clients directly, from an address that they did not ask.
         for address in world {
             let at = format!("rdr {external} {address}/32 port {}", port.port);
             rules.extend(lead_or_refuse(&at, port, Policy::Local, network.gateway));
@@ -62,7 +64,7 @@ pub(super) fn rules(
     rules
 }
 
-/// The rules that lead what begins `at` to the endpoints of a port.
+/// The rules that lead traffic matching `at` to the endpoints of a port.
 fn lead(at: &str, port: &ServicePort, policy: Policy) -> Vec<String> {
     let protocol = port.protocol.name();
     let sticky = if port.affinity.is_some() {
@@ -70,7 +72,7 @@ fn lead(at: &str, port: &ServicePort, policy: Policy) -> Vec<String> {
     } else {
         ""
     };
-    // What listens on the loopback is not reached from elsewhere.
+    // A listener on the loopback cannot be reached from other links.
     let endpoints = port
         .endpoints(policy)
         .iter()
@@ -82,7 +84,7 @@ fn lead(at: &str, port: &ServicePort, policy: Policy) -> Vec<String> {
     endpoints.map(rule).collect()
 }
 
-/// As [`lead`]; without endpoints, one that leads to `host` where it refuses.
+/// Like [`lead`]; without endpoints, a rule that leads to a closed port of `host`.
 fn lead_or_refuse(at: &str, port: &ServicePort, policy: Policy, host: Ipv4Addr) -> Vec<String> {
     let rules = lead(at, port, policy);
     match rules.is_empty() {
@@ -220,7 +222,7 @@ mod tests {
         }
     }
 
-    /// The rules of a network and of services, and packets that go by them.
+    /// Simulates packets through the rules of a network and of services.
     #[test]
     fn packets_get_where_they_are_led_and_answers_come_from_whom_was_asked() {
         use crate::fakehost::{Packet, Table};
@@ -249,17 +251,17 @@ mod tests {
             to: at(to),
         };
         let inside = "reddwarfgw0";
-        // The host's own answers, to names for one, are not touched: whoever asks knows from which port they come.
+        // The host's own answers, like those of the name server, are not translated: clients expect their source port.
         for protocol in ["udp", "tcp"] {
             let asked = packet(protocol, "10.88.0.5:40000", "10.88.0.1:53");
             assert_eq!(table.comes_in(inside, asked), asked);
             let answer = packet(protocol, "10.88.0.1:53", "10.88.0.5:40000");
             assert_eq!(table.goes_out(inside, answer), answer);
         }
-        // What the host asks of a zone begins nothing.
+        // A request of the host to a zone creates no session.
         let probe = packet("tcp", "10.88.0.1:50000", "10.88.0.5:8080");
         assert_eq!(table.goes_out(inside, probe), probe);
-        // A service leads to another zone, and to the one that asks.
+        // A service leads to another zone, and to the zone that asks.
         for from in ["10.88.0.5:40000", "10.88.0.6:40000", "10.88.0.7:40000"] {
             let led = table.comes_in(inside, packet("tcp", from, "10.96.0.7:80"));
             assert_eq!(led, packet("tcp", from, "10.88.0.7:8080"));
@@ -278,13 +280,13 @@ mod tests {
             let answer = table.goes_out(inside, answer);
             assert_eq!(answer, packet("tcp", "10.96.0.7:80", from));
         }
-        // One without endpoints is refused by the host, in the service's name.
+        // For one without endpoints the host refuses, from the service's address.
         let led = table.comes_in(inside, packet("tcp", "10.88.0.5:40001", "10.96.0.8:80"));
         assert_eq!(led.to, at("10.88.0.1:1"));
         let refusal = packet("tcp", "10.88.0.1:1", "10.88.0.5:40001");
         let refusal = table.goes_out(inside, refusal);
         assert_eq!(refusal, packet("tcp", "10.96.0.8:80", "10.88.0.5:40001"));
-        // The world sees the host, and a port a connection, however many there are.
+        // External hosts see the host's address, with a port for each connection, however many there are.
         let mut seen = std::collections::BTreeSet::new();
         for zone in ["10.88.0.5", "10.88.0.6"] {
             for number in 0..600 {

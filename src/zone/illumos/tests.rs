@@ -11,7 +11,7 @@ use crate::zone::ZoneNetwork;
 
 mod sequences;
 
-/// A host, and what a test knows of it.
+/// A fake host, and what a test needs of it.
 struct Bench {
     machine: Machine,
     tools: Arc<FakeTools>,
@@ -41,7 +41,7 @@ impl Bench {
         Self::with(Duration::from_secs(20), patience()).await
     }
 
-    /// A host whose commands get no more time than `limit`.
+    /// A host whose commands are limited to `limit` while something hangs.
     async fn with(limit: Duration, patience: Patience) -> Self {
         let root = tempfile::tempdir().expect("a directory");
         let path = root.path().canonicalize().expect("there");
@@ -92,7 +92,7 @@ impl Bench {
         ZfsStorageEngine::new(self.tools.clone(), config, false).expect("fine")
     }
 
-    /// An agent starts: the host's side, then the runtime.
+    /// Starts an agent: the host's setup, then the runtime.
     async fn agent(&self) -> Result<IllumosRuntime, String> {
         let engine = self.engine();
         let text = |error: crate::storage::StorageError| error.to_string();
@@ -110,7 +110,7 @@ impl Bench {
         IllumosRuntime::open(settings, tools, self.patience).await
     }
 
-    /// What a pod's zone needs before it is made.
+    /// Creates what a pod's zone needs.
     async fn home(&self, number: u8) -> Result<(), String> {
         let owner = format!("u{number}");
         fs::create_dir_all(self.settings.data.join("pods").join(&owner))
@@ -143,7 +143,7 @@ impl Bench {
     }
 }
 
-/// The network of a zone, with a port of the host that leads to it.
+/// The network of a zone, with a host port.
 pub(super) fn network(number: u8) -> ZoneNetwork {
     let address = std::net::Ipv4Addr::new(10, 88, 0, 10 + number);
     ZoneNetwork::Own {
@@ -174,7 +174,7 @@ fn spec(number: u8) -> ZoneSpec {
     }
 }
 
-/// The volume that is the zone's own.
+/// The volume that is delegated to the zone.
 fn dataset(number: u8) -> String {
     format!("tank/rd/volumes/v{number}")
 }
@@ -234,7 +234,7 @@ async fn a_zone_lives_is_found_again_and_leaves_nothing() {
             .ask("ipnat", "-l")
             .contains("port 8001 -> 10.88.0.11 port 80 tcp")
     );
-    // Another agent finds it running and asks for nothing.
+    // A new agent finds it running and changes nothing.
     drop(agent);
     let agent = bench.agent().await.expect("starts again");
     agent.boot(&name).await.expect("runs already");
@@ -263,7 +263,7 @@ async fn a_zone_lives_is_found_again_and_leaves_nothing() {
     assert!(!bench.ask("ipnat", "-l").contains("rdr"));
 }
 
-/// The limits of a zone as another wish of it.
+/// A change of a zone's limits.
 fn resized(shares: u64) -> Change {
     Change {
         of: Of::Zone,
@@ -297,7 +297,7 @@ async fn limits_change_while_a_zone_runs_and_hold_when_it_boots_again() {
     };
     for (shares, expected) in [
         (75, ["75", "78643200", "78643200"]),
-        // zonecfg(8) takes no less swap.
+        // The minimum swap of zonecfg(8).
         (20, ["20", "20971520", "52428800"]),
     ] {
         agent.limit(&name, &resized(shares)).await.expect("changed");
@@ -353,7 +353,7 @@ async fn a_volume_that_is_a_zones_own_is_nobody_elses_any_more() {
     assert_eq!((&*shown("zoned"), &*shown("mountpoint")), ("on", "none"));
     let rows = parse::zones(&bench.ask("zoneadm", "list -p"));
     assert_eq!(rows[0].brand, "reddwarf");
-    // A zone of the other brand does not get it, and is not made.
+    // A zone of the other brand does not get it, and is not created.
     let wrong = ZoneSpec {
         brand: Some("lx".into()),
         ..spec(2)
@@ -364,7 +364,8 @@ async fn a_volume_that_is_a_zones_own_is_nobody_elses_any_more() {
     for _ in 0..2 {
         taken_down(&bench, &agent, 2).await.expect("gone");
     }
-    // What is in it was written by somebody else: it is mounted nowhere else, but goes to another zone, or for ever.
+    // Its content came from a zone: it is mounted nowhere else, except in another zone, and never again in the global
+    // zone.
     assert_eq!(shown("zoned"), "on");
     let error = engine.make_volume("v2", None, None).await;
     let error = error.expect_err("refused").to_string();
@@ -422,11 +423,11 @@ async fn what_does_not_get_through_with_going_down_is_halted_and_boots_again() {
         bench.machine.run("ctl", &words, b"");
         assert!(state().contains(":down:"), "{}", state());
     };
-    // Something keeps a mount busy: a boot says so, each time.
+    // A busy mount: each boot reports that.
     fails_to_reboot();
     let error = agent.boot(&name).await.expect_err("stuck").to_string();
     assert!(error.contains("unable to unmount"), "{error}");
-    // It lets go, and nobody asks for the zone.
+    // It is released, and nobody uses the zone.
     let mut changes = agent.changes();
     bench.ctl("zone-stuck rd-u1 no");
     while agent.get(&name).await.expect("seen").expect("there").state != ZoneState::Installed {
@@ -434,7 +435,7 @@ async fn what_does_not_get_through_with_going_down_is_halted_and_boots_again() {
     }
     assert!(state().contains(":installed:"), "{}", state());
     agent.boot(&name).await.expect("runs");
-    // Who asks for it needs not wait for that.
+    // A boot need not wait for that.
     fails_to_reboot();
     bench.ctl("zone-stuck rd-u1 no");
     agent.boot(&name).await.expect("runs again");
@@ -442,13 +443,13 @@ async fn what_does_not_get_through_with_going_down_is_halted_and_boots_again() {
     taken_down(&bench, &agent, 1).await.expect("gone");
 }
 
-/// The commands that the host saw for a zone.
+/// The commands that the host ran for a zone.
 fn commands_of(bench: &Bench, number: u8) -> Vec<String> {
     let link = crate::net::link_name(std::net::Ipv4Addr::new(10, 88, 0, 10 + number).into());
     let lines = bench.machine.log_lines().expect("read").into_iter();
     lines
         .filter(|line| !line["args"].is_null())
-        // Helpers are what a tool is made of.
+        // Helpers are part of a tool.
         .filter(|line| !["zoneadmd", "brand", "ctl"].contains(&line["tool"].as_str().unwrap_or("")))
         .map(|line| format!("{} {}", line["tool"], line["args"]))
         .filter(|line| line.contains(&format!("u{number}")) || line.contains(&link))
@@ -485,8 +486,8 @@ async fn zones_do_not_wait_for_one_another_and_cost_what_is_said() {
     assert_eq!(all.len(), COMMANDS, "{all:#?}");
 }
 
-/// What a zone's life costs, from nothing to nothing, beside what lists all zones or links: the commands of its plan, and
-/// a look at it before and after each change of its state.
+/// The number of commands in a zone's life, except for listing all zones or links: those of its plan, and an
+/// observation before and after each change of its state.
 const COMMANDS: usize = 32;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -518,7 +519,7 @@ async fn services_are_rules_that_come_and_go_among_others() {
     let router = |agent: &IllumosRuntime| agent.router(Vec::new()).expect("one");
     router(&agent).route(led_to(11).into()).await.expect("led");
     assert_eq!(led(), ["10.88.0.11"]);
-    // Another agent knows what is its own, and that the zone runs.
+    // A new agent knows its own rules, and that the zone runs.
     drop(agent);
     let agent = starts().await;
     assert_eq!(led(), ["10.88.0.11"], "not known yet, and left");
@@ -526,7 +527,7 @@ async fn services_are_rules_that_come_and_go_among_others() {
     let again = router(&agent);
     again.route(led_to(12).into()).await.expect("led elsewhere");
     assert_eq!(led(), ["10.88.0.12"]);
-    // A tool that dies in the middle: new rules come first, so that there is always one.
+    // A tool that dies half-way: new rules come first, so there is always one.
     bench.ctl("fault -t ipnat -w halfway:rule crash");
     let _ = again.route(led_to(13).into()).await;
     assert!(!led().is_empty());
@@ -536,7 +537,7 @@ async fn services_are_rules_that_come_and_go_among_others() {
         .await
         .expect("led after a crash");
     assert_eq!(led(), ["10.88.0.13"]);
-    // What was added goes with a refresh of the service, and is added again: the way out in its order, zones' ports, services.
+    // A refresh of the service drops added rules, which are added again: the network's in order, host ports, services.
     let whole = rules();
     let order = |rules: &[String]| {
         let of_network = rules.iter().filter(|rule| network.contains(rule));
@@ -554,7 +555,7 @@ async fn services_are_rules_that_come_and_go_among_others() {
         rules
     };
     assert_eq!(sorted(rules()), sorted(whole));
-    // One that is missing before another would be behind it, and asked by nobody.
+    // A missing rule would be added after another one that takes precedence.
     bench.machine.run(
         "ipnat",
         &["-r", "-f", "-"].map(str::to_owned),
@@ -562,7 +563,7 @@ async fn services_are_rules_that_come_and_go_among_others() {
     );
     again.route(led_to(13).into()).await.expect("led in order");
     assert_eq!(order(&rules()), network);
-    // Somebody else's stay.
+    // Rules of others stay.
     let theirs = "rdr e1000g0 0.0.0.0/0 port 22 -> 10.88.0.99 port 22 tcp".to_owned();
     bench
         .machine
@@ -587,7 +588,7 @@ async fn without_ipfilter_nothing_is_led_and_zones_go_all_the_same() {
         refused.contains("I/O error") && refused.contains("svcadm enable"),
         "{refused}"
     );
-    // One whose port of the host is promised does not boot without it, and says what to do.
+    // A zone whose host port is taken does not boot, and the error says what to do.
     let error = brought_up(&bench, &agent, 2).await.expect_err("no port");
     assert!(error.contains("svcadm enable"), "{error}");
     taken_down(&bench, &agent, 1).await.expect("gone");
@@ -620,7 +621,8 @@ async fn what_a_zone_left_in_its_root_leads_nowhere_and_is_made_new() {
     agent.boot(&spec.name).await.expect("runs");
     let root = bench.settings.zones_directory.join("rd-u1/root");
     assert!(root.join("rd/v/0").is_file());
-    // As root in it: what the global zone will write to is a link to a place of the global zone's.
+    // As done by root in the zone: the path that the global zone will write to is a link to one of the global zone's
+    // paths.
     let tampered = |root: &Path| {
         fs::rename(root.join("rd"), root.join("rd.old")).expect("moved");
         fs::create_dir(root.join("rd")).expect("made");
@@ -641,13 +643,13 @@ async fn what_a_zone_left_in_its_root_leads_nowhere_and_is_made_new() {
         untouched();
         assert!(root.join("rd/v/0").is_file() && !root.join("rd.old").exists());
     }
-    // One that was booted past us is not known as such; no link of it is followed even then.
+    // A boot without the agent is not recorded; even then no link is followed.
     taken_down(&bench, &agent, 1).await.expect("gone");
     bench.home(1).await.expect("made");
     agent.create(&spec).await.expect("made");
     bench.ask("zfs", "set quota=1M tank/rd/zones/rd-u1");
     tampered(&root);
-    // The file may have no place then, and that is said.
+    // There may be no place for the file then, which is reported.
     let _ = agent.create(&spec).await;
     untouched();
 }
@@ -669,7 +671,7 @@ async fn limits_hold_when_a_zone_boots_by_itself() {
     let shown = || bench.ask("prctl", "-P -n zone.cpu-cap -i zone rd-u1");
     let mut changes = agent.changes();
     while !shown().contains(wish) {
-        // The new boot's hello is one.
+        // The new boot's connection is a change.
         let _ = tokio::time::timeout(Duration::from_millis(20), changes.recv()).await;
     }
     taken_down(&bench, &agent, 1).await.expect("gone");
@@ -681,7 +683,7 @@ async fn what_somebody_began_by_hand_is_ended_or_gone_on_with() {
     let agent = bench.agent().await.expect("starts");
     let name = spec(1).name;
     brought_up(&bench, &agent, 1).await.expect("runs");
-    // Shut down by hand while its pod is to run, in both brands there is who ends it.
+    // Shut down by hand while its pod should run; both brands react to it.
     bench.ask("zoneadm", "-z rd-u1 shutdown");
     assert!(
         bench
@@ -692,7 +694,7 @@ async fn what_somebody_began_by_hand_is_ended_or_gone_on_with() {
     brought_up(&bench, &agent, 0).await.expect("runs");
     bench.ask("zoneadm", "-z rd-u0 shutdown");
     taken_down(&bench, &agent, 0).await.expect("gone");
-    // Mounted for maintenance, and left so.
+    // A maintenance mount that was left.
     agent.halt(&name).await.expect("halted");
     bench.ask("zoneadm", "-z rd-u1 mount");
     agent.boot(&name).await.expect("runs");

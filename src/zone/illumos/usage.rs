@@ -1,4 +1,4 @@
-//! What a zone uses, as the host counts it.
+//! Resource usage of a zone, as counted by the host.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::illumos::{Command, Tool, parse};
 use crate::zone::{ProcessId, Usage, ZoneError, ZoneUsage};
 
 impl Inner {
-    /// Measures a zone that runs.
+    /// Measures a running zone.
     pub(super) async fn measure(&self, home: &Home) -> Result<ZoneUsage, ZoneError> {
         let zone = &home.layout.zone;
         let id = home.known.lock().row.as_ref().and_then(|row| row.id);
@@ -19,7 +19,7 @@ impl Inner {
             state: "not running".into(),
         })?;
         let link = &home.layout.vnic.link;
-        // By the zone's id: names are cut at 30 characters.
+        // By the zone's id, because names are truncated to 30 characters.
         let command = Command::new(
             Tool::Kstat,
             [
@@ -57,7 +57,7 @@ impl Inner {
             .filter(|process| process.ended.is_none())
             .map(|process| process.id)
             .collect();
-        // The host counts by zone: what one container uses is known where there is only one.
+        // The host counts by zone: usage of a container is known only if it is the only one.
         let processes = match running.as_slice() {
             [only] => BTreeMap::from([(only.clone(), total.clone())]),
             _ => BTreeMap::new(),

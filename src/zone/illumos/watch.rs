@@ -1,5 +1,5 @@
-//! What is done for zones that nobody asks about now: strangers, zones and links whose records are lost, boots of
-//! their own, supervisors that do not answer.
+//! Handles zones without a current request: foreign ones, zones and links whose records are lost, spontaneous reboots,
+//! and unresponsive supervisors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ impl Inner {
         Ok(parse::zones(&self.tools.run(&command).await?.stdout))
     }
 
-    /// What a zone's attributes say of it: its labels if it is ours.
+    /// The labels in a zone's attributes, if it is ours.
     pub(super) async fn mark(
         &self,
         zone: &ZoneName,
@@ -32,7 +32,7 @@ impl Inner {
         Ok(ours.then(|| config::labels(&text)))
     }
 
-    /// Takes a zone of our name whose record is lost, so that it can be removed; one that is not ours is noted.
+    /// Adopts a zone with our name whose record is lost, so that it can be removed; a foreign one is remembered.
     pub(super) async fn adopt(self: &Arc<Self>, row: ZoneRow) {
         let Some(zone) = ZoneName::new(&row.name).filter(|_| row.name.starts_with("rd-")) else {
             return;
@@ -71,7 +71,7 @@ impl Inner {
         }
     }
 
-    /// Ends links of ours that belong to no zone that is known: their zones' records are lost, or went first.
+    /// Removes our links that belong to no known zone: their zones' records are lost, or were removed first.
     pub(super) async fn sweep(&self) {
         let vnics = match self.tools.run(&show_vnics()).await {
             Ok(output) => parse::vnics(&output.stdout),
@@ -88,7 +88,7 @@ impl Inner {
                 continue;
             }
             match self.tools.run(&delete_vnic(&row.link)).await {
-                // In a zone that is removed later: it is found again when the agent starts.
+                // It is in a zone that is removed later: it is found again when the agent starts.
                 Ok(_) => {}
                 Err(failure) if matches!(failure.class, Class::Busy | Class::NotFound) => {}
                 Err(failure) => tracing::warn!(%failure, "a link of no zone is not removed"),
@@ -96,7 +96,7 @@ impl Inner {
         }
     }
 
-    /// Looks at all zones: what changed is told, and each is tended. No zone waits for another one's tending.
+    /// Looks at all zones, reports changes, and handles each zone. No zone waits for another one.
     pub(super) async fn look(self: &Arc<Self>) {
         let seen = |home: &Arc<Home>| home.known.lock().row.clone();
         let before: Vec<_> = self.zones.all();
@@ -111,7 +111,7 @@ impl Inner {
         for (before, home) in before {
             let name = &home.layout.zone;
             {
-                // What a step saw meanwhile is newer than this list.
+                // A running step has newer information than this list.
                 let Ok(_step) = home.steps.try_lock() else {
                     continue;
                 };
@@ -132,7 +132,7 @@ impl Inner {
         }
     }
 
-    /// What a zone needs that nobody asks anything of.
+    /// Does what a zone needs without a request.
     async fn tend(&self, home: &Home) {
         let Some(state) = home.known.lock().row.as_ref().map(|row| row.state) else {
             return;
@@ -162,8 +162,8 @@ impl Inner {
         }
     }
 
-    /// Gives a boot, whoever began it, what it was not configured with, once: further protection of its link, and the
-    /// limits that it got while it ran.
+    /// Applies, once for each boot, whoever started it, what is not in the configuration: further protection of its
+    /// link, and limits changed at runtime.
     pub(super) async fn settle_in(&self, home: &Home, boot: String) -> Result<(), Failure> {
         let (settled, resized) = {
             let known = home.known.lock();
@@ -181,7 +181,7 @@ impl Inner {
     }
 }
 
-/// The network of a zone whose record is lost: any that is legal; its link is not known any more.
+/// A network for a zone whose record is lost: any valid one; its link is unknown.
 fn lost_network(settings: &Settings) -> ZoneNetwork {
     use crate::net::illumos::NetworkConfig;
     let (gateway, prefix) = match &settings.network {

@@ -1,14 +1,15 @@
-//! What a container may do with devices. It may make the nodes of all, as its capabilities allow, and use those of the
-//! list of runc; a privileged one uses all. So it does not matter what nodes an image or a volume brings.
+//! Device access of containers. A container may create any device node that its capabilities allow, but may only use
+//! the devices on runc's list; a privileged one may use all. So the nodes in images and volumes do not matter.
 //!
-//! Control groups of version 1 have a list for that. On those of version 2 hangs a program that the kernel asks at each use.
+//! Control groups version 1 have a list for that. On those of version 2 an eBPF program is attached, which the kernel
+//! runs at each use.
 
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::Path;
 
-/// The character devices that every container may use: their major numbers, and minor ones if it is not all of them.
+/// The character devices that every container may use: major number, and minor number unless all are included.
 const USABLE: [(u32, Option<u32>); 9] = [
     (1, Some(3)),    // null
     (1, Some(5)),    // zero
@@ -21,7 +22,7 @@ const USABLE: [(u32, Option<u32>); 9] = [
     (136, None),     // terminals
 ];
 
-/// Gives a group of version 1, which may use no more than the one above it, the usual devices and no others.
+/// Sets the usual devices in a control group of version 1, which may not use more than its parent.
 ///
 /// # Errors
 /// All devices could still be used.
@@ -29,7 +30,7 @@ pub(super) fn list(group: &Path) -> io::Result<()> {
     fs::write(group.join("devices.deny"), "a")?;
     for line in lines() {
         match fs::write(group.join("devices.allow"), line) {
-            // This agent may not use it itself.
+            // The agent itself may not use it.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
             other => other?,
         }
@@ -48,12 +49,12 @@ fn lines() -> impl Iterator<Item = String> {
         .chain(usable)
 }
 
-/// An instruction of eBPF, as the kernel lays it out.
+/// An eBPF instruction, in the kernel's layout.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Instruction {
     code: u8,
-    /// Where it goes in the low half, where it comes from in the high one.
+    /// Destination register in the low half, source register in the high half.
     registers: u8,
     jump: i16,
     value: i32,
@@ -67,11 +68,11 @@ const SHIFT_RIGHT: u8 = 0x77;
 const JUMP_UNLESS: u8 = 0x55;
 const EXIT: u8 = 0x95;
 
-/// Kinds of devices, and what is done with one, in `struct bpf_cgroup_dev_ctx`.
+/// Device types and access modes in `struct bpf_cgroup_dev_ctx`.
 const CHARACTER: i32 = 2;
 const READ_OR_WRITE: i32 = 2 | 4;
 
-/// The program that says 1 to what may be done and 0 to all else.
+/// The program that returns 1 to allow an access and 0 to deny it.
 fn program() -> Vec<Instruction> {
     let does = |code, to: u8, value| Instruction {
         code,
@@ -107,7 +108,7 @@ fn program() -> Vec<Instruction> {
         usable.extend(answer(1));
     }
     let others = usable.len() as i16;
-    // The kind of the device is in the lower half of the first word, what is done with it in the upper one.
+    // The lower half of the first word is the device type, the upper half the access mode.
     let mut program = vec![
         field(2, 0),
         copied,
@@ -125,13 +126,13 @@ fn program() -> Vec<Instruction> {
     program
 }
 
-/// Numbers of bpf(2).
+/// Constants of bpf(2).
 const PROG_LOAD: libc::c_int = 5;
 const PROG_ATTACH: libc::c_int = 8;
 const CGROUP_DEVICE_PROGRAM: u32 = 15;
 const CGROUP_DEVICE_ATTACHMENT: u32 = 6;
 
-/// What `PROG_LOAD` is told, as far as it is told anything.
+/// The arguments of `PROG_LOAD`, as far as they are used.
 #[repr(C)]
 struct Load {
     kind: u32,
@@ -143,7 +144,7 @@ struct Load {
     log: u64,
 }
 
-/// What `PROG_ATTACH` is told.
+/// The arguments of `PROG_ATTACH`.
 #[repr(C)]
 struct Attach {
     group: u32,
@@ -158,8 +159,8 @@ struct Attach {
 /// `T` begins as the variant of `union bpf_attr` for this command does, and what it points to is valid for the call.
 unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int> {
     let size = std::mem::size_of::<T>() as libc::c_uint;
-    // SAFETY: the kernel reads `size` bytes of `attributes`, takes what is behind them for zeros, and writes nothing there
-    // for the commands that are used here; the rest is the caller's promise.
+    // SAFETY: the kernel reads `size` bytes of `attributes`, assumes zeros after them, and writes nothing there for the
+    // commands that are used here; the rest is the caller's promise.
     let done =
         unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size) };
     match done {
@@ -168,10 +169,10 @@ unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int
     }
 }
 
-/// Hands the program to the kernel.
+/// Loads the program into the kernel.
 ///
 /// # Errors
-/// The kernel has no such programs, or this process may not use them.
+/// The kernel has no such programs, or this process may not load them.
 pub(super) fn load() -> io::Result<OwnedFd> {
     let program = program();
     let license = c"Apache-2.0";
@@ -184,14 +185,14 @@ pub(super) fn load() -> io::Result<OwnedFd> {
         log_size: 0,
         log: 0,
     };
-    // SAFETY: `Load` is laid out as the variant for this command; `program` and `license` outlive the call, `count` is the
-    // number of instructions, and the license ends with a zero.
+    // SAFETY: `Load` is laid out as the variant for this command; `program` and `license` outlive the call, `count` is
+    // the number of instructions, and the license ends with a zero.
     let loaded = unsafe { bpf(PROG_LOAD, &load)? };
-    // SAFETY: the command answered with a descriptor that it opened, which nobody else knows.
+    // SAFETY: the command returned a descriptor that it opened, which nobody else knows.
     Ok(unsafe { OwnedFd::from_raw_fd(loaded) })
 }
 
-/// Hangs the program on a group of version 2; one of ours that hangs there is replaced.
+/// Attaches the program to a group of version 2; an attached older one of ours is replaced.
 ///
 /// # Errors
 /// All devices could still be used.
@@ -203,7 +204,7 @@ pub(super) fn attach(program: &OwnedFd, group: &Path) -> io::Result<()> {
         kind: CGROUP_DEVICE_ATTACHMENT,
         flags: 0,
     };
-    // SAFETY: `Attach` is laid out as the variant for this command and points to nothing; both descriptors are open.
+    // SAFETY: `Attach` is laid out as the variant for this command and has no pointers; both descriptors are open.
     unsafe { bpf(PROG_ATTACH, &attach) }.map(drop)
 }
 
@@ -216,7 +217,7 @@ mod tests {
     const READ: u32 = 2;
     const WRITE: u32 = 4;
 
-    /// What the kernel would answer.
+    /// Interprets the program as the kernel would.
     fn run(program: &[Instruction], context: [u32; 3]) -> u64 {
         let mut registers = [0_u64; 11];
         let mut at = 0;
@@ -265,7 +266,7 @@ mod tests {
             (BLOCK, MAKE, 8, 0, true),
             (BLOCK, READ, 8, 0, false),
             (BLOCK, WRITE | MAKE, 8, 0, false),
-            // A disk of the numbers of a harmless device.
+            // A block device with the numbers of a harmless character device.
             (BLOCK, READ, 1, 3, false),
             (BLOCK, READ, 136, 0, false),
         ] {
@@ -277,7 +278,7 @@ mod tests {
         assert_eq!(lines.last().expect("some"), "c 136:* rwm");
     }
 
-    /// The kernel reads the program and judges it. Only root can ask.
+    /// The kernel verifies the program. Only root can load it.
     #[test]
     fn the_kernel_takes_the_program() {
         match load() {
@@ -286,8 +287,8 @@ mod tests {
         }
     }
 
-    /// A process in a group of version 2 with the program makes a node and cannot open it; elsewhere it can. Only root can
-    /// ask, where the kernel has groups of version 2 (also beside those of version 1).
+    /// A process in a group of version 2 with the program creates a node and cannot open it; elsewhere it can. Needs
+    /// root and control groups version 2 (also beside those of version 1).
     #[test]
     fn a_group_of_version_2_is_restrained() {
         use rustix::mount::{MountFlags, UnmountFlags};
@@ -303,7 +304,7 @@ mod tests {
         }
         let group = hierarchy.join(format!("reddwarf-test-{}", std::process::id()));
         fs::create_dir(&group).expect("a group");
-        // What the kernel logs: 1:11, which is not among the harmless devices.
+        // The kernel's log, 1:11, which is not among the harmless devices.
         let opens = |before: &str| {
             let node = directory.path().join("node");
             let script = format!("{before}mknod {0} c 1 11 && exec 3<{0}", node.display());
@@ -318,7 +319,7 @@ mod tests {
         let unrestrained = opens(&inside);
         let restrained = load().and_then(|program| {
             attach(&program, &group)?;
-            // Again, as an agent that was started anew does.
+            // Again, like a restarted agent.
             attach(&program, &group)
         });
         let after = opens(&inside);

@@ -1,4 +1,4 @@
-//! Control groups, of version 1 (a hierarchy a controller) or 2 (one).
+//! Control groups, version 1 (one hierarchy per controller) or version 2 (a single hierarchy).
 
 use std::fs;
 use std::io;
@@ -11,14 +11,14 @@ use crate::zone::{Limits, Usage};
 
 /// Where the system mounts control groups.
 const ROOT: &str = "/sys/fs/cgroup";
-/// The controllers that keep limits, as both versions call them.
+/// The controllers that enforce limits, named the same in both versions.
 const LIMITING: [&str; 3] = ["cpu", "memory", "pids"];
-/// The controller that restrains devices, in version 1.
+/// The controller that restricts devices, in version 1.
 const DEVICES: &str = "devices";
-/// The length of a period of processor time, in microseconds.
+/// The length of a CPU quota period, in microseconds.
 const PERIOD: u64 = 100_000;
 
-/// The hierarchies of this host in which we keep groups.
+/// The hierarchies of this host, with our groups in them.
 #[derive(Debug, Clone)]
 pub struct Groups {
     version: Version,
@@ -28,9 +28,9 @@ pub struct Groups {
 
 #[derive(Debug, Clone)]
 enum Version {
-    /// A hierarchy a controller, one of which has lists of devices.
+    /// Version 1: a hierarchy per controller, one of which has device lists.
     One,
-    /// One hierarchy, and the program that judges devices in it.
+    /// Version 2: one hierarchy, and the program that restricts devices in it.
     Two(Arc<OwnedFd>),
 }
 
@@ -38,7 +38,7 @@ impl Groups {
     /// The hierarchies of this host, with our groups under `name`.
     ///
     /// # Errors
-    /// What is missing, and how to have it.
+    /// What is missing, and how to get it.
     pub fn find(name: &str) -> Result<Self, String> {
         let root = Path::new(ROOT);
         if let Ok(offered) = fs::read_to_string(root.join("cgroup.controllers")) {
@@ -85,12 +85,12 @@ impl Groups {
         matches!(self.version, Version::Two(_))
     }
 
-    /// The groups of a zone, one a hierarchy.
+    /// The directories of a zone's groups, one for each hierarchy.
     pub fn zone(&self, zone: &str) -> Vec<PathBuf> {
         self.ours.iter().map(|own| own.join(zone)).collect()
     }
 
-    /// Makes the groups of a zone and one in them, with limits on the zone.
+    /// Creates the groups of a zone, and one for its supervisor in them, with limits on the zone.
     pub fn make_zone(&self, zone: &str, limits: &Limits) -> io::Result<()> {
         for own in self.zone(zone) {
             if self.is_unified() {
@@ -120,7 +120,7 @@ impl Groups {
         self.limit(zone, limits)
     }
 
-    /// Makes a group in a zone's, with limits; only who is `privileged` may use all devices.
+    /// Creates a group in a zone's group, with limits; only a `privileged` one may use all devices.
     pub fn make(
         &self,
         zone: &str,
@@ -146,7 +146,7 @@ impl Groups {
         }
         let group = format!("{zone}/{name}");
         if self.is_unified() {
-            // As upstream has it: what runs out of memory ends as one, and does not live in swap.
+            // As upstream does: a container that runs out of memory is killed as a whole, and does not swap.
             self.set(&group, "memory.oom.group", "1")?;
             self.set(&group, "memory.swap.max", "0")?;
         }
@@ -187,7 +187,7 @@ impl Groups {
         Ok(())
     }
 
-    /// Writes to a file of a group; one that the kernel does not have (of swap, without any) is nothing to set.
+    /// Writes to a file of a group; a missing swap file on a kernel without swap support is ignored.
     fn set(&self, group: &str, file: &str, value: &str) -> io::Result<()> {
         let mut files = self.ours.iter().map(|own| own.join(group).join(file));
         let Some(path) = files.find(|path| path.exists()) else {
@@ -197,7 +197,7 @@ impl Groups {
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
     }
 
-    /// What a group and all in it use.
+    /// The resource usage of a group, including its children.
     pub fn usage(&self, group: &str) -> Usage {
         let read = |file: &str| {
             self.ours
@@ -232,7 +232,7 @@ impl Groups {
         }
     }
 
-    /// Ids of the processes in a zone's groups.
+    /// The ids of the processes in a zone's groups.
     pub fn processes(&self, zone: &str) -> Vec<i32> {
         let mut found = Vec::new();
         let mut left = self.zone(zone);
@@ -247,7 +247,7 @@ impl Groups {
         found
     }
 
-    /// Removes groups of zones that there are not any more, where nothing runs in them.
+    /// Removes groups of zones that no longer exist, if nothing runs in them.
     pub fn sweep(&self, known: &dyn Fn(&str) -> bool) {
         for own in &self.ours {
             for child in children(own) {
@@ -285,10 +285,10 @@ impl Groups {
     }
 }
 
-/// Whether the host keeps all limits that pods may have.
+/// Whether the host supports all limits that pods may have.
 ///
 /// # Errors
-/// The first that it does not, and how to have it.
+/// The first one that is missing, and how to get it.
 fn all_there(offered: impl Fn(&str) -> bool) -> Result<(), String> {
     match LIMITING.iter().find(|controller| !offered(controller)) {
         None => Ok(()),

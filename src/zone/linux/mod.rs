@@ -1,8 +1,8 @@
-//! Zones on Linux: a sandbox of namespaces and control groups a zone, with `reddwarf init` in it.
+//! Zones on Linux: each is a sandbox of namespaces and control groups, with `reddwarf init` in it.
 //!
 //! ```text
-//! DIRECTORY/ZONE/zone.json   what it was made of         agent.sock   where its supervisor dials
-//! DIRECTORY/ZONE/pid         its supervisor's process    init.log     what the supervisor complained about
+//! DIRECTORY/ZONE/zone.json   its specification           agent.sock   where its supervisor dials
+//! DIRECTORY/ZONE/pid         its supervisor's process    init.log     messages of its supervisor
 //! ```
 //! Nothing is mounted on the host: mounts live in the namespaces of the zone and end with it.
 
@@ -41,22 +41,24 @@ pub use network::Network;
 pub use routes::HostRoutes;
 pub use services::ServiceTable;
 
-/// Memory that a zone may use beside what its processes may: its supervisor is in its group, and must not end for them.
+/// Memory for a zone in addition to its processes' limits: its supervisor is in the zone's group, and must not be
+/// killed when they run out of memory.
 const SANDBOX: u64 = 64 << 20;
-/// How often it is looked whether the rules of the network are there yet.
+/// How often the network's rules are checked.
 const LOOK: Duration = Duration::from_secs(30);
-/// How long a supervisor may take to say hello.
+/// How long a supervisor may take to connect.
 const HELLO: Duration = Duration::from_secs(20);
 
-/// When a process was started, in the kernel's ticks since its boot: with its id it names the process for good.
+/// The start time of a process, in the kernel's ticks since boot: together with its id it identifies the process for
+/// good.
 pub fn start_time(pid: u32) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything; fields are counted after it.
+    // The name in parentheses may contain anything; fields are counted after it.
     let rest = text.rsplit_once(')')?.1;
     rest.split_whitespace().nth(19).map(str::to_owned)
 }
 
-/// The limits of a zone's group: those of its processes, and room for its supervisor.
+/// The limits of a zone's group: those of its processes, plus room for its supervisor.
 fn with_sandbox(limits: &Limits) -> Limits {
     Limits {
         memory: limits.memory.map(|memory| memory.saturating_add(SANDBOX)),
@@ -64,7 +66,7 @@ fn with_sandbox(limits: &Limits) -> Limits {
     }
 }
 
-/// The Linux runtime. Clones are the same.
+/// The Linux runtime. Clones share the same zones.
 #[derive(Clone)]
 pub struct Linux(Arc<Inner>);
 
@@ -79,20 +81,20 @@ struct Inner {
 pub(super) struct Home {
     directory: PathBuf,
     configuration: Configuration,
-    /// What the zone may use now: of its configuration all but this stays.
+    /// The zone's current limits, which may differ from its configuration.
     limits: Mutex<Limits>,
     link: Arc<Link>,
-    /// One step at a time.
+    /// Ensures that only one step runs at a time.
     steps: tokio::sync::Mutex<()>,
 }
 
 impl Home {
-    /// The supervisor's process, if it lives and its zone was made to the end.
+    /// The supervisor's process, if it is alive and its zone is complete.
     fn pid(&self) -> Option<u32> {
         self.noted(PID)
     }
 
-    /// The process that is noted in a file, if it lives.
+    /// The process recorded in a file, if it is alive.
     fn noted(&self, file: &str) -> Option<u32> {
         let text = fs::read_to_string(self.directory.join(file)).ok()?;
         let (pid, started) = text.trim().split_once(' ')?;
@@ -130,7 +132,7 @@ impl supervised::Home for Home {
 }
 
 impl Linux {
-    /// The runtime whose zones are in `directory`; those that run are found again.
+    /// The runtime with its zones in `directory`; finds running ones.
     ///
     /// # Errors
     /// What this host lacks, with the remedy.
@@ -149,7 +151,7 @@ impl Linux {
             let home = inner.home(&name, configuration);
             if home.pid().is_some() {
                 home.link.listen(&home.directory).map_err(wrong)?;
-                // That of an earlier agent may have had rules of another kind.
+                // An earlier version of the agent may have had different rules.
                 inner.network.lead(&home.configuration.spec)?;
             }
             inner.zones.add(name, home);
@@ -160,8 +162,8 @@ impl Linux {
         Ok(Linux(inner))
     }
 
-    /// Looks again and again whether the rules of the zones' network are there yet, until `ends`: somebody may flush
-    /// them. What leads services there has who looks.
+    /// Checks the rules of the zones' network periodically, until `ends` is cancelled: somebody may flush them. The
+    /// rules of services are checked elsewhere.
     pub async fn keep_network(self, ends: CancellationToken) {
         loop {
             tokio::select! {
@@ -187,7 +189,7 @@ impl Inner {
         })
     }
 
-    /// Makes the network's rules again where some are gone.
+    /// Adds missing rules of the network.
     fn mend_network(&self) -> Result<(), String> {
         let mut running = self.zones.all();
         running.retain(|home| home.pid().is_some());
@@ -198,7 +200,7 @@ impl Inner {
         tracing::warn!("somebody took away rules of the pods' network; they are made again");
         self.network.prepare()?;
         for home in running {
-            // One that ends meanwhile takes with it what leads there.
+            // A zone that ends meanwhile removes its own rules.
             let _step = home.steps.blocking_lock();
             if home.pid().is_some() {
                 self.network.lead(&home.configuration.spec)?;
@@ -207,7 +209,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Ends all processes of a zone and waits until they are gone.
+    /// Kills all processes of a zone and waits until they are gone.
     fn end(&self, home: &Home) -> Result<(), String> {
         let name = home.configuration.spec.name.as_str();
         if let Some(pid) = home.pid()
@@ -222,7 +224,7 @@ impl Inner {
             if left.is_empty() && home.pid().is_none() {
                 return Ok(());
             }
-            // The kernel knows who is in a group, where it can be told so (5.14); numbers of processes are given again.
+            // The kernel itself can kill a group (since 5.14), whereas process ids may be reused.
             let told = self.groups.zone(name).into_iter().filter(|group| {
                 let kill = fs::OpenOptions::new()
                     .write(true)
@@ -253,7 +255,7 @@ impl Inner {
     }
 }
 
-/// Work on files and processes, away from the threads that answer requests.
+/// Runs blocking work on files or processes, away from the threads that serve requests.
 async fn blocking<T: Send + 'static>(
     operation: &'static str,
     zone: &ZoneName,
@@ -355,7 +357,7 @@ impl Supervised for Linux {
                 let (inner, own) = (self.0.clone(), home.clone());
                 blocking("boot", zone, move || {
                     let spec = &own.configuration.spec;
-                    // What an earlier boot left is gone before anything is made.
+                    // Remains of an earlier boot are removed first.
                     inner.end(&own)?;
                     let groups = &inner.groups;
                     groups
@@ -387,7 +389,7 @@ impl Supervised for Linux {
                         .noted(BORN)
                         .ok_or_else(|| format!("its supervisor ended: {}", complaint().trim()))?;
                     inner.network.connect(spec, pid)?;
-                    // From now on the zone is taken as it is: one without a network is made anew.
+                    // From now on the zone counts as complete: one without a network would be created anew.
                     fs::rename(own.directory.join(BORN), own.directory.join(PID))
                         .map_err(|error| format!("{}: {error}", own.directory.display()))
                 })
@@ -416,7 +418,7 @@ impl Supervised for Linux {
                 inner.end(&own)?;
                 inner.network.disconnect(&own.configuration.spec)?;
                 let name = own.configuration.spec.name.as_str();
-                // The kernel lets go of a group a moment after its last process.
+                // The kernel releases a group a moment after its last process ended.
                 let mut last = Ok(());
                 for _ in 0..200 {
                     last = inner.groups.remove_zone(name);
@@ -489,7 +491,7 @@ impl Supervised for Linux {
 
     fn forgotten(&self, home: &Home, process: &ProcessId) {
         let zone = home.configuration.spec.name.as_str();
-        // A group that is still busy goes with the zone.
+        // A group that is still busy is removed with the zone.
         let _ = self.0.groups.remove(zone, &group_of(process));
     }
 
@@ -502,7 +504,7 @@ impl Supervised for Linux {
                     let group = format!("{zone}/{}", group_of(process));
                     let (groups, limits) = (groups.clone(), change.limits.clone());
                     let what = || format!("process {process} of zone {zone}");
-                    // The kernel takes memory back meanwhile.
+                    // The kernel reclaims memory during this call.
                     crate::blocking::blocking(move || groups.limit(&group, &limits))
                         .await
                         .map_err(|error| ZoneError::failed("limit", what(), error))
@@ -512,7 +514,7 @@ impl Supervised for Linux {
                     let failed = |error: io::Error| {
                         ZoneError::failed("limit", format!("zone {zone}"), error)
                     };
-                    // Groups of processes that ended count for the kernel as if something ran in them.
+                    // For the kernel, groups of ended processes still count as populated.
                     let known = home.link.processes();
                     for ended in known.iter().filter(|process| process.ended.is_some()) {
                         let _ = groups.remove(zone.as_str(), &group_of(&ended.id));
@@ -522,7 +524,8 @@ impl Supervised for Linux {
                     let limited =
                         crate::blocking::blocking(move || own.limit(&name, &limits)).await;
                     limited.map_err(failed)?;
-                    // Kept for the next boot, and to be told: after it holds, so that it is never told before.
+                    // Stored for the next boot and for reports, after it has taken effect, so that it is never reported
+                    // early.
                     let limits = change.limits.or(&home.limits.lock());
                     let mut configuration = home.configuration.clone();
                     configuration.spec.limits = limits.clone();
@@ -563,7 +566,7 @@ impl Supervised for Linux {
     }
 }
 
-/// Bytes received and sent by `eth0` of the network namespace of a process.
+/// Bytes received and sent by `eth0` in the network namespace of a process.
 fn traffic(pid: u32) -> (u64, u64) {
     let text = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
     text.lines()

@@ -1,7 +1,7 @@
-//! The network of pods: a bridge, a pair of links a pod, address translation towards the world.
+//! The network of pods: a bridge, a veth pair for each pod, and address translation for external traffic.
 //!
-//! Links are made by ip(8) and rules by nft(8), a batch a step: both are on every host that runs containers, and what
-//! they are told can be read in a log and typed by hand.
+//! Links are created with ip(8) and rules with nft(8), a batch per step: both are on every host that runs containers,
+//! and their input can be logged and typed by hand.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -19,19 +19,20 @@ use super::tables::{self, Ruleset, Shown};
 use crate::meta::addresses::Network as Range;
 use crate::zone::{HostPort, ZoneNetwork, ZoneSpec};
 
-/// What marks a bridge as ours.
+/// The alias that marks a bridge as ours.
 pub(super) const ALIAS: &str = "reddwarf";
 
-/// Whose ports of the host can lead into zones, as rules spell them.
+/// The protocols of host ports, as rules spell them.
 const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
 
-/// The set of zones' addresses, each with itself: a zone that reaches itself by another address is to be answered there.
+/// The set of zones' addresses, each paired with itself: a zone that reaches itself through another address must get
+/// answers from there.
 const SELVES: &str = "selves";
 
-/// The set of who speaks on the bridge: links of zones, each with the addresses that its zone has.
+/// The set of allowed senders on the bridge: links of zones, each with the addresses of its zone.
 const SPEAKERS: &str = "speakers";
 
-/// The set of the ranges of all of the cluster's pods, to which packets of pods go as they are.
+/// The set of the ranges of all pods in the cluster; pods' packets to them are not masqueraded.
 const PODS: &str = "pods";
 
 /// The set of the links of zones.
@@ -39,34 +40,34 @@ const LINKS: &str = "links";
 
 /// The pods' network of an agent.
 ///
-/// Zones reach one another by the host alone, also where they are on the same bridge: an answer that went straight
-/// would come from an address that nobody asked, where one of the host's or of a service was asked. So they have
-/// addresses without neighbours, and the host tells them of no shorter way. Where the kernel translates addresses on
-/// bridges already (`bridge-nf-call-iptables`), what a zone sends to itself turns back on its own port.
+/// Zones reach one another only through the host, even on the same bridge: a direct answer would come from the wrong
+/// address if an address of the host or of a service was asked. Therefore their addresses have no neighbours, and the
+/// host sends no redirects. If the kernel translates addresses on bridges (`bridge-nf-call-iptables`), a zone's packets
+/// to itself leave on the port they came from.
 ///
-/// A zone is who it says it is: frames of its link pass the bridge only from its own hardware address and its own
-/// address, and nothing but IPv4 and ARP does. So none takes what is sent to another or to the host, answers for either, or
-/// tells them of routers.
+/// Zones cannot spoof: frames of a zone's link pass the bridge only with its own MAC address and its own IP address,
+/// and only IPv4 and ARP pass. So no zone can receive what is sent to others or to the host, answer for them, or
+/// announce itself as a router.
 #[derive(Debug, Clone)]
 pub struct Network {
-    /// The bridge; rules are in a table of the same name.
+    /// The bridge; the rules are in a table of the same name.
     pub bridge: String,
-    /// The host's own address on it.
+    /// The host's address on it.
     pub gateway: Ipv4Addr,
-    /// Bits of its prefix.
+    /// The prefix length.
     pub prefix: u8,
     /// The range of this node's pods.
     pub cidr: String,
-    /// The ranges of pods as far as they are known without the cluster.
+    /// The known ranges of pods, without those of other nodes.
     known: Arc<[Range]>,
-    /// The ranges of all of the cluster's pods, once somebody told them.
+    /// The ranges of all pods in the cluster, once known.
     told: Arc<Mutex<Option<Arc<[Range]>>>>,
     ruleset: Arc<Ruleset>,
-    /// How often somebody else had changed rules when ours were whole.
+    /// The count of foreign rule changes when our rules were last complete.
     whole: Arc<Mutex<Option<u64>>>,
 }
 
-/// Runs a tool with input; its complaints are the error.
+/// Runs a tool with this input; returns its output, or its error messages.
 pub(super) fn tool(program: &str, arguments: &[&str], input: &str) -> Result<String, String> {
     let missing = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => format!("{program} is not installed"),
@@ -74,7 +75,7 @@ pub(super) fn tool(program: &str, arguments: &[&str], input: &str) -> Result<Str
     };
     let mut child = Command::new(program)
         .args(arguments)
-        // Some of what they say is understood.
+        // Some of its messages are parsed.
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -83,9 +84,9 @@ pub(super) fn tool(program: &str, arguments: &[&str], input: &str) -> Result<Str
         .map_err(missing)?;
     let stdin = child.stdin.take();
     let done = std::thread::scope(|scope| {
-        // While its output is read: neither has to fit into a pipe.
+        // Concurrently with reading its output, so that neither has to fit into a pipe.
         scope.spawn(move || {
-            // A tool that ends early says why on its error stream.
+            // A tool that ends early reports why on standard error.
             stdin.map(|mut stdin| stdin.write_all(input.as_bytes()))
         });
         child.wait_with_output().map_err(missing)
@@ -102,12 +103,12 @@ pub(super) fn tool(program: &str, arguments: &[&str], input: &str) -> Result<Str
     }
 }
 
-/// Whether nft(8) complains of nothing but that an element is not there.
+/// Whether nft(8) only complains that an element does not exist.
 fn is_gone(complaint: &str) -> bool {
     complaint.contains("No such file or directory")
 }
 
-/// Whether this network namespace has a link. `/sys` may be another one's.
+/// Whether this network namespace has a link. `/sys` may belong to another one.
 fn exists(link: &str) -> bool {
     std::fs::read_to_string("/proc/thread-self/net/dev").is_ok_and(|text| {
         text.lines()
@@ -115,8 +116,8 @@ fn exists(link: &str) -> bool {
     })
 }
 
-/// Turns IPv6 off at a link of this network namespace: zones have no addresses of it, and whoever speaks it there makes
-/// itself a router of all others. A kernel without IPv6 has none to turn off.
+/// Turns IPv6 off on a link of this network namespace: zones have no IPv6 addresses, and a zone that speaks it could
+/// announce itself as a router. On a kernel without IPv6 there is nothing to do.
 fn no_ipv6(link: &str) -> Result<(), String> {
     let path = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
     match std::fs::write(&path, "1") {
@@ -127,13 +128,13 @@ fn no_ipv6(link: &str) -> Result<(), String> {
     }
 }
 
-/// The addresses of this network namespace's own.
+/// The addresses of this network namespace.
 fn local_addresses() -> BTreeSet<Ipv4Addr> {
     let text = std::fs::read_to_string("/proc/thread-self/net/fib_trie").unwrap_or_default();
     local_in(&text)
 }
 
-/// The addresses that a trie of routes shows to be the host's own, each on the line before the one that says so.
+/// The local addresses in a routing trie, each on the line before the one that marks it as local.
 fn local_in(trie: &str) -> BTreeSet<Ipv4Addr> {
     let lines = trie.lines().zip(trie.lines().skip(1));
     let own = lines.filter(|(_, what)| what.trim() == "/32 host LOCAL");
@@ -141,13 +142,13 @@ fn local_in(trie: &str) -> BTreeSet<Ipv4Addr> {
         .collect()
 }
 
-/// Whether a link as ip(8) shows it is ours.
+/// Whether a link, as shown by ip(8), is ours.
 fn is_our_link(shown: &str) -> bool {
     let mut words = shown.split_whitespace();
     words.any(|word| word == "alias") && words.next() == Some(ALIAS)
 }
 
-/// Whether a table as nft(8) shows it is ours: it has our maps, or nothing yet.
+/// Whether a table, as shown by nft(8), is ours: it has our maps, or nothing yet.
 fn is_our_table(shown: &str) -> bool {
     let mut lines = shown.lines().map(str::trim);
     let inside = |line: &str| !line.is_empty() && line != "}" && !line.starts_with("table ");
@@ -156,9 +157,9 @@ fn is_our_table(shown: &str) -> bool {
 }
 
 impl Network {
-    /// The network of a bridge, on which the host has the address `gateway` with a prefix of so many bits, for zones with
-    /// addresses of `cidr`. What they send to those of `pods`, of which no range lies in another, goes with their own
-    /// address, until [`Network::admit`] tells more of them.
+    /// The network of a bridge on which the host has the address `gateway` with this prefix length, for zones with
+    /// addresses in `cidr`. Their traffic to the ranges in `pods`, none of which contains another, keeps its source
+    /// address, until [`Network::admit`] sets more ranges.
     pub fn new(
         bridge: &str,
         (gateway, prefix): (Ipv4Addr, u8),
@@ -177,10 +178,10 @@ impl Network {
         }
     }
 
-    /// Makes bridge and rules, or finds them as they were.
+    /// Creates bridge and rules, or keeps existing ones.
     ///
     /// # Errors
-    /// A bridge or table of this name that is not ours, which is left alone; a missing tool or right.
+    /// There is a foreign bridge or table with this name, which is left alone; or a tool or permission is missing.
     pub fn prepare(&self) -> Result<(), String> {
         let bridge = &self.bridge;
         for (family, is_ours) in [
@@ -225,7 +226,8 @@ impl Network {
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
             .map_err(|error| format!("cannot turn on forwarding of packets: {error}"))?;
         no_ipv6(bridge)?;
-        // A port on the loopback leads into a pod by the bridge; what comes from there may not use such addresses.
+        // A host port on the loopback leads through the bridge into a pod; traffic from the bridge may not use such
+        // addresses.
         let local = format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet");
         std::fs::write(&local, "1").map_err(|error| format!("{local}: {error}"))?;
         let script = self.script() + &self.ranges();
@@ -239,12 +241,12 @@ impl Network {
         })
     }
 
-    /// The chain of the table of the family `bridge`: of the links in its set, only what their zones may send.
+    /// The chain of the table in family `bridge`: from links in its set it lets pass only what their zones may send.
     fn spoken(&self) -> (&'static str, &'static str, Vec<String>) {
         let rules = [
             format!("iifname != @{LINKS} accept"),
             format!("iifname . ether saddr . ip saddr @{SPEAKERS} accept"),
-            // Who asks, or answers, tells both addresses once more.
+            // ARP requests and replies contain both addresses once more.
             format!(
                 "arp htype 1 arp ptype ip iifname . ether saddr . arp saddr ip @{SPEAKERS} iifname . arp saddr ether . arp saddr ip @{SPEAKERS} accept"
             ),
@@ -257,7 +259,7 @@ impl Network {
         )
     }
 
-    /// What nft(8) is told of who speaks by a zone's link: to `add` it, or to `delete` it.
+    /// The nft(8) commands to `add` or `delete` a zone's link as an allowed sender.
     fn speaker(&self, verb: &str, spec: &ZoneSpec) -> String {
         let ZoneNetwork::Own {
             address, mac, link, ..
@@ -271,11 +273,11 @@ impl Network {
         )
     }
 
-    /// The chains of the table: their names, where packets come into them, and their rules.
+    /// The chains of the table: their names, hooks and rules.
     fn chains(&self) -> [(&'static str, &'static str, Vec<String>); 5] {
         let (bridge, cidr, gateway) = (&self.bridge, &self.cidr, self.gateway);
         let led = || {
-            // A pod that takes port 53 of the host does not become the name server of all others.
+            // A pod with host port 53 must not become the name server of all others.
             let names =
                 format!("ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 return");
             let ports = PROTOCOLS.iter().flat_map(|protocol| {
@@ -315,7 +317,7 @@ impl Network {
         ]
     }
 
-    /// What nft(8) is told to make the tables. Elements (of running pods) survive; chains are made anew.
+    /// The nft(8) commands that create the tables. Elements (of running pods) survive; chains are created anew.
     fn script(&self) -> String {
         let table = format!("ip {}", self.bridge);
         let mut script = format!(
@@ -347,8 +349,8 @@ add set {bridge} {LINKS} {{ type ifname; }}
         script
     }
 
-    /// What nft(8) is told for the set of pods' ranges to have those that were told. As long as none were, what an earlier
-    /// agent left there stays: it may have been told more.
+    /// The nft(8) commands that set the pod ranges. As long as none are set, those of an earlier agent stay, because it
+    /// may have known more.
     fn ranges(&self) -> String {
         let told = self.told.lock().clone();
         let bridge = &self.bridge;
@@ -365,10 +367,10 @@ add set {bridge} {LINKS} {{ type ifname; }}
         format!("flush set ip {bridge} {PODS}\nadd element ip {bridge} {PODS} {{ {ranges} }}\n")
     }
 
-    /// Makes these, of which none lies in another, all ranges of the cluster's pods.
+    /// Sets the ranges of all pods in the cluster, none of which contains another.
     ///
     /// # Errors
-    /// What nft(8) says: the table is not there, say.
+    /// The error of nft(8), for example if the table does not exist.
     pub(super) fn admit(&self, pods: &Arc<[Range]>) -> Result<(), String> {
         let before = self.told.lock().replace(pods.clone());
         if before.as_ref() == Some(pods) {
@@ -381,11 +383,11 @@ add set {bridge} {LINKS} {{ type ifname; }}
         admitted
     }
 
-    /// Whether the tables have all their rules, and what belongs to each of some zones. What was so before is so still where
-    /// nobody else changed rules.
+    /// Whether the tables have all their rules, and all elements of these zones. An earlier positive result stays valid
+    /// as long as nobody else changed rules.
     ///
     /// # Errors
-    /// What the tool says.
+    /// The error of the tool.
     pub fn is_whole<'z>(&self, zones: impl Iterator<Item = &'z ZoneSpec>) -> Result<bool, String> {
         let foreign = self.ruleset.foreign();
         if *self.whole.lock() == Some(foreign) {
@@ -411,7 +413,7 @@ add set {bridge} {LINKS} {{ type ifname; }}
                 return Ok(false);
             }
         }
-        // There may be more of each: zones come and go meanwhile.
+        // There may be more elements: zones come and go meanwhile.
         let zones: Vec<_> = zones.collect();
         let mut links = 0;
         for zone in &zones {
@@ -435,8 +437,8 @@ add set {bridge} {LINKS} {{ type ifname; }}
         Ok(true)
     }
 
-    /// What leads services to zones of this network, on a host whose ports are asked at `addresses`. All services have
-    /// addresses of `range`, if that is known.
+    /// The table that implements services for zones on this network, on a host with node ports at `addresses`. All
+    /// service addresses are in `range`, if that is known.
     pub fn services(&self, addresses: Vec<Ipv4Addr>, range: Option<String>) -> ServiceTable {
         let site = Site {
             gateway: self.gateway,
@@ -449,7 +451,7 @@ add set {bridge} {LINKS} {{ type ifname; }}
     /// Connects the network namespace of process `pid`.
     ///
     /// # Errors
-    /// What the tools say.
+    /// The error of a tool.
     pub fn connect(&self, spec: &ZoneSpec, pid: u32) -> Result<(), String> {
         let ZoneNetwork::Own {
             address,
@@ -462,11 +464,11 @@ add set {bridge} {LINKS} {{ type ifname; }}
             return Ok(());
         };
         if exists(link) {
-            // Left by a boot that did not come to its end.
+            // Left by an interrupted boot.
             tool("ip", &["link", "del", link], "")?;
         }
         let bridge = &self.bridge;
-        // Before it can say anything.
+        // Before it can send anything.
         self.ruleset.change(&self.speaker("add", spec))?;
         tool(
             "ip",
@@ -479,7 +481,7 @@ add set {bridge} {LINKS} {{ type ifname; }}
         let inside = format!(
             "link set lo up\naddr add {address}/32 dev eth0\nlink set eth0 up\nroute add {gateway} dev eth0 scope link\nroute add default via {gateway}\n"
         );
-        // The tool is born in the namespace that its thread joined; the thread ends with that.
+        // The tool starts in the namespace that its thread joined; the thread ends with it.
         std::thread::spawn(move || {
             use std::os::fd::AsFd as _;
             let path = format!("/proc/{pid}/ns/net");
@@ -497,15 +499,15 @@ add set {bridge} {LINKS} {{ type ifname; }}
         self.lead_after(String::new(), spec)
     }
 
-    /// Lets a zone that is connected speak, and leads ports of the host to it; what is so already is left alone.
+    /// Allows a connected zone to send, and adds its host ports; existing elements are kept.
     ///
     /// # Errors
-    /// What the tool says.
+    /// The error of the tool.
     pub fn lead(&self, spec: &ZoneSpec) -> Result<(), String> {
         self.lead_after(self.speaker("add", spec), spec)
     }
 
-    /// Leads ports of the host to a zone, in one transaction with what a script says.
+    /// Adds the host ports of a zone, in one transaction with a script.
     fn lead_after(&self, mut script: String, spec: &ZoneSpec) -> Result<(), String> {
         let bridge = &self.bridge;
         let ZoneNetwork::Own { address, .. } = &spec.network else {
@@ -532,15 +534,15 @@ add set {bridge} {LINKS} {{ type ifname; }}
         Ok(())
     }
 
-    /// The element of a zone's address that may come back to it.
+    /// The element by which a zone may reach itself through another address.
     fn itself(&self, zone: IpAddr) -> String {
         format!("element ip {} {SELVES} {{ {zone} . {zone} }}", self.bridge)
     }
 
-    /// Undoes what [`Network::connect`] did; the zone's processes are gone.
+    /// Undoes [`Network::connect`]; the zone's processes are gone.
     ///
     /// # Errors
-    /// What the tools say.
+    /// The error of a tool.
     pub fn disconnect(&self, spec: &ZoneSpec) -> Result<(), String> {
         let ZoneNetwork::Own {
             address,
@@ -552,7 +554,7 @@ add set {bridge} {LINKS} {{ type ifname; }}
             return Ok(());
         };
         let bridge = &self.bridge;
-        // What cannot be was never made.
+        // Invalid ones were never added.
         let made = ports.iter().filter_map(|port| element(port, *address).ok());
         for Element {
             map,
@@ -562,7 +564,8 @@ add set {bridge} {LINKS} {{ type ifname; }}
             ..
         } in made.flatten()
         {
-            // Only what leads here: the port may be another pod's already, or still. What is ours nobody else replaces.
+            // Only elements that lead to this zone: the port may belong to another pod. Nobody else replaces our
+            // elements.
             let kept = Netfilter::open().and_then(|kernel| kernel.element(bridge, &map, &key_kept));
             let kept = kept.map_err(|error| format!("cannot read the map {map}: {error}"))?;
             if kept == Some(value_kept) {
@@ -571,7 +574,7 @@ add set {bridge} {LINKS} {{ type ifname; }}
             }
         }
         if exists(link) {
-            // It goes with its other end; whoever is first, it is gone.
+            // It is also removed with its peer in the zone, in which case this fails.
             let _ = tool("ip", &["link", "del", link], "");
         }
         let itself = format!("delete {}\n", self.itself(*address));
@@ -586,21 +589,21 @@ add set {bridge} {LINKS} {{ type ifname; }}
     }
 }
 
-/// What leads from a port of the host to one of a zone.
+/// A map element that leads from a host port to a port of a zone.
 #[derive(Debug, PartialEq)]
 struct Element {
     map: String,
     key: String,
     value: String,
-    /// Both as the kernel keeps them.
+    /// Key and value in the kernel's format.
     key_kept: Vec<u8>,
     value_kept: Vec<u8>,
-    /// The zone's own port, and the host's, if it is one of UDP: its flows know where they go.
+    /// For UDP, the zone's address and the host port, to find its flows.
     flow: Option<(SocketAddrV4, HostPort)>,
 }
 
 impl Element {
-    /// The places of this host that it leads from over UDP, each with the one that it leads to.
+    /// The UDP addresses of this host that it covers, each with the zone's address.
     fn flows(&self) -> Vec<(SocketAddrV4, SocketAddrV4)> {
         let Some((to, port)) = &self.flow else {
             return Vec::new();
@@ -613,9 +616,9 @@ impl Element {
     }
 }
 
-/// What leads to a port of the zone with this address; nothing where the host's address is none that leads to a zone.
+/// The element for a host port of the zone with this address; None if the host address is not IPv4.
 fn element(port: &HostPort, zone: IpAddr) -> Result<Option<Element>, String> {
-    // Zones have no addresses of version 6.
+    // Zones have no IPv6 addresses.
     let IpAddr::V4(zone) = zone else {
         return Ok(None);
     };
@@ -626,7 +629,7 @@ fn element(port: &HostPort, zone: IpAddr) -> Result<Option<Element>, String> {
             port.protocol
         ));
     }
-    // Parts of what has several are filled up to four bytes.
+    // Parts of concatenated keys are padded to four bytes.
     let pair = |address: Ipv4Addr, port: u16| {
         [&address.octets()[..], &port.to_be_bytes(), &[0, 0]].concat()
     };
@@ -654,7 +657,7 @@ fn element(port: &HostPort, zone: IpAddr) -> Result<Option<Element>, String> {
     }))
 }
 
-/// What leads from ports of the host to those of a zone.
+/// The elements for all host ports of a zone.
 fn elements_of(spec: &ZoneSpec) -> Result<Vec<Element>, String> {
     let ZoneNetwork::Own { address, ports, .. } = &spec.network else {
         return Ok(Vec::new());
@@ -663,7 +666,7 @@ fn elements_of(spec: &ZoneSpec) -> Result<Vec<Element>, String> {
     elements.filter_map(Result::transpose).collect()
 }
 
-/// The keys of what leads to some zones, by map.
+/// The keys of the elements of some zones, by map.
 fn keys<'z>(
     zones: impl Iterator<Item = &'z ZoneSpec>,
 ) -> Result<BTreeMap<String, BTreeSet<String>>, String> {

@@ -1,4 +1,4 @@
-//! Routes of this host to the pods of other nodes, by the kernel.
+//! Kernel routes of this host to the pods of other nodes.
 
 use std::sync::Arc;
 
@@ -11,27 +11,27 @@ use crate::blocking::blocking;
 use crate::meta::addresses::Network as Range;
 use crate::net::routes::{Lack, Mark, NodeRouter, Peer, Why, lack, plan};
 
-/// The number by which the kernel knows who made a route (`rtm_protocol`; `proto 114` to ip(8)): one that nobody else has,
-/// as /etc/iproute2/rt_protos tells.
+/// The routing protocol number that identifies our routes (`rtm_protocol`; `proto 114` in ip(8)): nobody else uses it,
+/// according to /etc/iproute2/rt_protos.
 const MAKER: u8 = 114;
-/// What the metrics of our routes begin with. They are larger than those that others use: where somebody else leads the
-/// same range, his route counts.
+/// The upper bits of our routes' metrics. They are larger than the usual ones, so that somebody else's route to the
+/// same range takes precedence.
 const METRIC: u32 = 0x7264_0000;
 
-/// How a host reaches the pods of other nodes: routes, and rules that let what goes to them keep its address.
+/// Reaches the pods of other nodes by routes, and by rules that keep the source address of traffic to them.
 pub struct HostRoutes {
     network: Network,
     services: ServiceTable,
 }
 
 impl HostRoutes {
-    /// For the pods of a network, and what leads services to them.
+    /// Routes for the pods of a network, and for its table of services.
     pub fn new(network: Network, services: ServiceTable) -> Self {
         HostRoutes { network, services }
     }
 }
 
-/// By what the routes of the agent with a bridge are known: agents of one host have bridges of their own.
+/// The mark of the routes of the agent with this bridge: each agent on a host has its own bridge.
 fn mark(bridge: &str) -> Mark {
     // FNV-1a: the same in every version of this program.
     let hash = bridge.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
@@ -51,7 +51,7 @@ impl NodeRouter for HostRoutes {
     ) -> BoxFuture<'_, Result<Vec<Lack>, String>> {
         let (network, services) = (self.network.clone(), self.services.clone());
         blocking(move || {
-            // Before what is sent there arrives with the address of this host.
+            // Before traffic to them could arrive with this host's address.
             network.admit(&pods)?;
             services.admit(&pods)?;
             lead(&peers, mark(&network.bridge))
@@ -60,7 +60,7 @@ impl NodeRouter for HostRoutes {
     }
 }
 
-/// Makes and removes routes until those to the peers are there.
+/// Adds and removes routes until exactly those to the peers exist.
 fn lead(peers: &[Peer], mark: Mark) -> Result<Vec<Lack>, String> {
     let failed = |error| format!("the kernel's routes cannot be read: {error}");
     let kernel = Routing::open().map_err(failed)?;

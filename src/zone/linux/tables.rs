@@ -1,4 +1,4 @@
-//! Tables of nft(8) as it shows them: enough to tell whose one is, and whether somebody took something away.
+//! Parses tables as shown by nft(8): enough to recognize ours, and to notice missing parts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,27 +7,27 @@ use parking_lot::Mutex;
 use super::netlink::Netfilter;
 use super::network::{ALIAS, tool};
 
-/// All rules of this host, of which some tables are ours: whether somebody else changed any is known without reading
-/// them, which takes many seconds where there are many.
+/// The ruleset of this host, which contains our tables: tracks whether somebody else changed it, without reading it,
+/// which takes many seconds if it is large.
 #[derive(Debug, Default)]
 pub struct Ruleset(Mutex<Seen>);
 
-/// What was seen of the rules.
+/// The observed state of the ruleset.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Their number; none where the kernel does not tell.
+    /// Its generation; None if the kernel does not report it.
     generation: Option<u32>,
-    /// How often they were changed by somebody else.
+    /// How often somebody else changed it.
     foreign: u64,
 }
 
 impl Ruleset {
-    /// Tells nft(8) something that changes rules, in one transaction.
+    /// Runs nft(8) commands that change rules, in one transaction.
     ///
     /// # Errors
-    /// What it says.
+    /// The error of nft(8).
     pub(super) fn change(&self, script: &str) -> Result<(), String> {
-        // One at a time: what changes meanwhile is another's.
+        // Under a lock: other changes of the generation are foreign then.
         let mut seen = self.0.lock();
         seen.take(generation(), false);
         let done = tool("nft", &["-f", "-"], script);
@@ -35,8 +35,7 @@ impl Ruleset {
         done.map(drop)
     }
 
-    /// How often somebody else changed rules, as far as it was seen: as long as this is the same, our tables are as they
-    /// were left.
+    /// The count of foreign changes, as far as observed: as long as it stays the same, our tables are unchanged.
     pub(super) fn foreign(&self) -> u64 {
         let mut seen = self.0.lock();
         seen.take(generation(), false);
@@ -51,8 +50,8 @@ fn generation() -> Option<u32> {
 }
 
 impl Seen {
-    /// Takes in the number of the rules, after a transaction of `ours`, if there was one since the last time: that makes
-    /// it one more, or nothing where it changed nothing.
+    /// Records the current generation, after one of our transactions if `ours`: that increments it by one, or not at
+    /// all if it changed nothing.
     fn take(&mut self, now: Option<u32>, ours: bool) {
         let is_known = match (self.generation, now) {
             (Some(before), Some(now)) => now == before || (ours && now == before.wrapping_add(1)),
@@ -65,19 +64,19 @@ impl Seen {
     }
 }
 
-/// What a table has, without the elements of its maps and sets.
+/// The content of a table, without the elements of maps and sets.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Shown {
-    /// How many rules a chain has, by its name.
+    /// The number of rules in each chain, by name.
     pub(super) chains: BTreeMap<String, usize>,
     /// The names of its sets.
     pub(super) sets: BTreeSet<String>,
 }
 
-/// The text of a table of a family without elements; none where there is no such table.
+/// The text of a table without elements; None if it does not exist.
 ///
 /// # Errors
-/// nft(8) is missing, or may not be used.
+/// nft(8) is missing, or not permitted.
 pub(super) fn show(family: &str, name: &str) -> Result<Option<String>, String> {
     let listed = tool("nft", &["list", "tables", family], "")?;
     match is_among(&listed, family, name) {
@@ -86,23 +85,23 @@ pub(super) fn show(family: &str, name: &str) -> Result<Option<String>, String> {
     }
 }
 
-/// Whether a table as nft(8) shows it says that it is ours.
+/// Whether a table, as shown by nft(8), is marked as ours.
 pub(super) fn is_ours(shown: &str) -> bool {
     let own = format!("comment \"{ALIAS}\"");
     shown.lines().any(|line| line.trim() == own)
 }
 
-/// How many elements a map (or a set: `kind`) of a table, which is its family and its name, has.
+/// The number of elements in a map or set (`kind`) of a table, given as family and name.
 ///
 /// # Errors
-/// It is not there, or nft(8) may not be used.
+/// It does not exist, or nft(8) is not permitted.
 pub(super) fn count(table: [&str; 2], kind: &str, name: &str) -> Result<usize, String> {
     let [family, table] = table;
     let shown = tool("nft", &["list", kind, family, table, name], "")?;
     Ok(elements_in(&shown))
 }
 
-/// Whether a table is among those that nft(8) lists.
+/// Whether a table is in the list of nft(8).
 fn is_among(listed: &str, family: &str, name: &str) -> bool {
     let mut lines = listed.lines();
     lines.any(|line| line.split_whitespace().eq(["table", family, name]))
@@ -115,12 +114,12 @@ fn elements_in(shown: &str) -> usize {
 }
 
 impl Shown {
-    /// Reads what [`show`] gave.
+    /// Parses the result of [`show`].
     pub(super) fn read(text: &str) -> Shown {
         let mut shown = Shown::default();
         let mut chain = None;
         for line in text.lines() {
-            // What is deeper than this goes on with a line before.
+            // Deeper lines continue an earlier one.
             let depth = line.bytes().take_while(|byte| *byte == b'\t').count();
             let line = line.trim();
             match (depth, line.split_once(' ')) {
@@ -132,7 +131,7 @@ impl Shown {
                     shown.sets.insert(rest.trim_end_matches(" {").to_owned());
                 }
                 (1, _) => chain = None,
-                // Where a chain is hooked in is no rule.
+                // The hook of a chain is not a rule.
                 (2, Some(("type", _))) => {}
                 (2, _) => {
                     if let Some(count) = &mut chain {
@@ -194,20 +193,20 @@ mod tests {
 
     #[test]
     fn what_others_change_is_told_from_our_own() {
-        // What number the rules have, whether after a transaction of ours, and how often others changed them.
+        // The generation, whether it follows one of our transactions, and the resulting count of foreign changes.
         let mut seen = Seen::default();
         for (now, ours, foreign) in [
             (Some(7), false, 1),
             (Some(7), false, 1),
             (Some(8), true, 1),
-            // Ours changed nothing.
+            // Our transaction changed nothing.
             (Some(8), true, 1),
             (Some(8), false, 1),
             (Some(10), true, 2),
             (Some(11), false, 3),
             (Some(u32::MAX), false, 4),
             (Some(0), true, 4),
-            // Nothing is known where the kernel does not tell.
+            // Without a generation nothing is known.
             (None, false, 5),
             (None, true, 6),
             (Some(0), false, 7),

@@ -1,4 +1,4 @@
-//! Who a program runs as, and what it may do.
+//! The user that a program runs as, and its privileges.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -8,11 +8,11 @@ use super::system;
 use crate::storage::beneath;
 use crate::zone::{Identity, Rights};
 
-/// The most that is read of a file with accounts, in bytes.
+/// The most that is read of an account file, in bytes.
 const ACCOUNTS: u64 = 1 << 20;
 
-/// A file with accounts of the root that we are in. An image may bring something else of its name, to be waited for or
-/// without an end.
+/// Reads an account file in the current root. An image may have something else under its name, like a FIFO or an
+/// endless file.
 fn read(path: &str) -> String {
     let mut text = Vec::new();
     if let Ok(file) = beneath::open_plain(Path::new("/"), Path::new(path)) {
@@ -21,14 +21,14 @@ fn read(path: &str) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Who a program runs as.
+/// The user that a program runs as.
 pub(super) struct Account {
     pub(super) identity: Identity,
     pub(super) home: String,
 }
 
 impl Account {
-    /// Looks users and groups up in the root that we are in.
+    /// Looks users and groups up in the current root.
     pub(super) fn find(rights: &Rights) -> Result<Self, Failure> {
         Self::among(rights, &read("etc/passwd"), &read("etc/group"))
     }
@@ -105,7 +105,7 @@ impl Account {
         Ok(Account { identity, home })
     }
 
-    /// Takes the identity and gives up every right that it does not have.
+    /// Switches to the user and gives up every privilege that it does not have.
     pub(super) fn assume(&self, rights: &Rights) -> Result<(), Failure> {
         system::assume(rights, &self.identity)
     }

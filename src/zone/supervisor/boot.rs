@@ -1,4 +1,4 @@
-//! How a supervisor comes to run: what is the same in every zone, and the init of a zone of illumos.
+//! Starting a supervisor: the part that all zones have in common, and the init of an illumos zone.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,7 +10,7 @@ use super::control::Supervisor;
 use super::{Configuration, Walls, ZONE, system};
 use crate::zone::illumos::{CONTROL, READABLE};
 
-/// The size of a zone's shared memory, in bytes, as of other runtimes.
+/// The size of a zone's shared memory, in bytes: the default of other runtimes.
 #[cfg(target_os = "linux")]
 pub(super) const SHARED_MEMORY: u64 = 64 << 20;
 
@@ -20,7 +20,7 @@ pub(super) fn configuration(directory: &Path) -> io::Result<Configuration> {
     )?)?)
 }
 
-/// Supervises until the end of the process. Children are processes of `program`, which is ours.
+/// Supervises until the process ends. Children are processes of `program`, which is ours.
 pub(super) fn supervise(
     walls: Walls,
     directory: PathBuf,
@@ -43,15 +43,15 @@ pub(super) fn memory(directories: &BTreeMap<PathBuf, Option<u64>>) -> io::Result
     Ok(())
 }
 
-/// What zoneadm(8) tells the shell of a zone that it shuts down, where the zone's brand does not say how.
+/// The arguments of the shell by which zoneadm(8) shuts a zone down, if its brand has no own way.
 const SHUTDOWN: [&str; 2] = ["-c", "exec /sbin/init 0"];
-/// What a shell says by its end when there is no such program.
+/// A shell's exit status if a program does not exist.
 const NO_PROGRAM: u8 = 127;
 
-/// The init of a zone of illumos: `/sbin/init` of an lx zone, `/usr/lib/brand/reddwarf/init` of a reddwarf one. It
-/// supervises the zone and does not end; another process of the same program, which zoneadm(8) starts in the zone for
-/// `shutdown`, asks the first to end the containers and the zone. In an lx zone that process is `/bin/sh`, which is no
-/// shell.
+/// The init of an illumos zone: `/sbin/init` of an lx zone, `/usr/lib/brand/reddwarf/init` of a reddwarf zone. It
+/// supervises the zone and does not end; for `shutdown`, zoneadm(8) starts another process of the same program in the
+/// zone, which asks the first to end the containers and the zone. In an lx zone that process runs as `/bin/sh`, but is
+/// not a shell.
 pub fn init(words: &[String]) -> ExitCode {
     if words.first().is_some_and(|word| word == SHUTDOWN[0]) && words != SHUTDOWN {
         eprintln!("there is no shell in this zone but those of its containers");
@@ -80,8 +80,8 @@ pub fn init(words: &[String]) -> ExitCode {
     system::give_up()
 }
 
-/// Whether a process of this id, where the control directory would be here, is in a zone. Elsewhere there is an init that
-/// is not ours. A first process always is: its end would be that of the zone.
+/// Whether a process with this id, and this control directory, is in a zone. Outside of one there is an init that is
+/// not ours. A first process always is: its end would be that of the zone.
 fn is_of_a_zone(pid: u32, control: &Path) -> bool {
     pid == 1 || control.is_dir()
 }
@@ -98,7 +98,7 @@ fn in_a_zone() -> io::Result<()> {
     }
     system::bring_up(&configuration)?;
     memory(&spec.memory_directories)?;
-    // The agent is dialled by a short name.
+    // A short path, because socket paths are limited.
     std::env::set_current_dir(&control).map_err(|error| at(&control, error))?;
     supervise(Walls::Roots, control, configuration, system::program()?)
 }

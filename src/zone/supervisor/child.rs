@@ -18,7 +18,7 @@ use super::system::{self, Cell, Sight};
 use super::{ProcessSpec, Refusal, Signal, Walls, kind, roots};
 use crate::zone::Identity;
 
-/// The input of a process that somebody may feed, and its terminal.
+/// The input of a process, and its terminal.
 #[derive(Clone, Default)]
 pub(super) struct Input {
     pub(super) to: Arc<tokio::sync::Mutex<Option<Fd>>>,
@@ -52,10 +52,10 @@ impl Input {
         }
     }
 }
-/// How long a child may take until its program runs. Whoever asked waits longer.
+/// How long a child may take until its program runs. The agent's timeout is longer.
 const START: Duration = Duration::from_secs(100);
 
-/// A child whose program runs.
+/// A child that is executing its program.
 struct Begun {
     pid: i32,
     cell: Cell,
@@ -63,17 +63,17 @@ struct Begun {
     ended: Ended,
 }
 
-/// A child that was started: its streams are ours.
+/// A started child, with its streams.
 pub(super) struct Child {
     pub(super) pid: i32,
     pub(super) cell: Cell,
     pub(super) ends: Ends,
     pub(super) ended: Ended,
-    /// Who its program was begun as.
+    /// The user that its program runs as.
     pub(super) identity: Option<Identity>,
 }
 
-/// The descriptors of a child and of us.
+/// The descriptors of a child's streams, on both sides.
 pub(super) struct Streams {
     pub(super) stdin: Option<OwnedFd>,
     pub(super) stdout: OwnedFd,
@@ -81,14 +81,14 @@ pub(super) struct Streams {
     pub(super) ends: Ends,
 }
 
-/// Our ends of a child's streams: its output, and whether that is its error stream, and its input.
+/// Our ends of a child's streams: its output, whether each is standard error, and its input.
 pub(super) struct Ends {
     pub(super) outputs: Vec<(OwnedFd, bool)>,
     pub(super) input: Input,
 }
 
 impl Ends {
-    /// Those of a child whose streams are a terminal.
+    /// The ends for a child whose streams are a terminal.
     fn of_terminal(terminal: OwnedFd) -> io::Result<Self> {
         Ok(Ends {
             input: Input {
@@ -127,7 +127,8 @@ fn streams(stdin: bool) -> io::Result<Streams> {
     })
 }
 impl Supervisor {
-    /// Starts the program of a stage, `beside` another one if it is. The text of an error comes from it.
+    /// Starts the program of a stage, in the environment of another process if `beside` is given. Errors have the text
+    /// that the child reports.
     pub(super) async fn spawn(
         &self,
         stage: Stage,
@@ -155,7 +156,7 @@ impl Supervisor {
         })
     }
 
-    /// Starts a process of ours and hands it its task.
+    /// Starts a process of our program and sends it its task.
     async fn begin(
         &self,
         task: &Task,
@@ -173,7 +174,7 @@ impl Supervisor {
         drop(theirs);
         let pid = spawned as i32;
         let (tell, ended) = oneshot::channel();
-        // It is reaped by this thread, so not before it is known.
+        // This thread also reaps children, so it cannot end before it is registered.
         self.state.lock().waiting.insert(pid, tell);
         ours.set_nonblocking(true).map_err(failed)?;
         let mut socket = UnixStream::from_std(ours).map_err(failed)?;
@@ -194,7 +195,7 @@ impl Supervisor {
         })
     }
 
-    /// Whose processes a child sees that is started, beside another one if it is.
+    /// Which processes a new child sees, if it starts beside another one.
     #[cfg(target_os = "linux")]
     async fn sight(&self, beside: Option<i32>) -> Result<Sight, Refusal> {
         use super::control::Seen;
@@ -210,8 +211,8 @@ impl Supervisor {
         Ok(Sight::Zone)
     }
 
-    /// The first process of the namespace that containers share. It is made when it is needed, and anew when it ended, and
-    /// all of them with it.
+    /// The first process of the namespace that containers share. It is created on demand, and again if it ended, which
+    /// ends the whole namespace.
     #[cfg(target_os = "linux")]
     async fn pause(&self) -> Result<i32, Refusal> {
         let mut known = self.pause.lock().await;

@@ -1,9 +1,9 @@
-//! The last step before a program runs: a fresh single-threaded process of ours builds the container's surroundings
-//! around itself and becomes the program.
+//! The last step before a program runs: a new single-threaded process of ours sets up the container's environment
+//! around itself and executes the program.
 //!
-//! A process of our own binary, not a forked one: nothing of the supervisor is left in it, and none of this needs
-//! care about what may be called between fork and exec. It gets what to do over a socket, tells an error on the same
-//! socket, and success is that the socket closes when the program is executed.
+//! It is executed from our binary, not just forked: nothing of the supervisor is left in it, and the restrictions
+//! between fork and exec do not apply. It receives its task over a socket and reports an error on it; the socket closes
+//! on success, when the program is executed.
 
 use std::ffi::OsString;
 use std::fs;
@@ -21,36 +21,36 @@ use super::{Walls, roots, system};
 use super::{namespaces, pause};
 use crate::zone::{Identity, ProcessSpec};
 
-/// What such a process is to become.
+/// The task of such a process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Task {
-    /// A program of a container.
+    /// Execute a program of a container.
     Program(Box<Stage>),
-    /// The first process of a namespace that containers share; its root is built in this empty directory.
+    /// Become the first process of a namespace that containers share; its root is built in this empty directory.
     #[cfg(target_os = "linux")]
     Pause(PathBuf),
 }
 
-/// What is to be done before a program of a container runs.
+/// What to set up before a program of a container runs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Stage {
-    /// What is around it.
+    /// How containers are isolated.
     pub walls: Walls,
     /// The container.
     pub spec: ProcessSpec,
     /// Control groups to join.
     pub groups: Vec<PathBuf>,
-    /// It gets a terminal of its own, whose other end it hands over.
+    /// Create a terminal and send its other end over the socket.
     pub tty: bool,
-    /// Join the surroundings of this process instead of building them, and run this command in them.
+    /// Instead of setting up an environment, join that of this process and run this command in it.
     pub join: Option<(i32, Vec<String>)>,
-    /// Where the root is built: an empty directory, or one that is not there.
+    /// Where the root is built: an empty or missing directory.
     pub scratch: PathBuf,
-    /// The directory that is the zone's shared memory.
+    /// The directory of the zone's shared memory.
     pub shm: PathBuf,
 }
 
-/// What went wrong: at what, and why.
+/// An error message: the operation and the reason.
 pub(super) type Failure = String;
 
 pub(super) fn at<T, E: std::fmt::Display>(
@@ -60,9 +60,9 @@ pub(super) fn at<T, E: std::fmt::Display>(
     result.map_err(|error| format!("{what}: {error}"))
 }
 
-/// Runs the stage whose socket is descriptor `fd`; only returns if it failed.
+/// Runs the stage with the socket `fd`; only returns after a failure.
 pub fn run(fd: i32) -> std::process::ExitCode {
-    // Nothing else in this fresh process knows the descriptor: it was made for it and handed over by number.
+    // The descriptor was created for this process and passed by number.
     // SAFETY: the supervisor passes a descriptor that is open and owned by nobody else in this process.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     let mut socket = UnixStream::from(socket);
@@ -105,7 +105,7 @@ fn become_program(stage: &Stage, socket: &UnixStream) -> Result<Never, Failure> 
     }
     let _ = rustix::process::setsid();
     if let Some(score) = stage.spec.limits.oom_score {
-        // The score of pid 1 of a namespace may not be lowered below what it was without a capability.
+        // Process 1 of a namespace may not lower its score below the initial one without a capability.
         let _ = fs::write("/proc/self/oom_score_adj", score.to_string());
     }
     surround(stage)?;
@@ -138,7 +138,7 @@ fn become_program(stage: &Stage, socket: &UnixStream) -> Result<Never, Failure> 
     )?;
     let rights = &stage.spec.rights;
     if rights.seccomp && !rights.privileged && stage.walls.are_namespaces() {
-        // Before rights are given up: this is one of them.
+        // Before privileges are given up, because this needs one.
         at("filter system calls", system::confine(rights))?;
     }
     account.assume(rights)?;
@@ -149,7 +149,7 @@ fn become_program(stage: &Stage, socket: &UnixStream) -> Result<Never, Failure> 
     execute(command, &stage.spec.environment, &account.home)
 }
 
-/// Builds the container's surroundings around this process, or joins them.
+/// Sets up the container's environment around this process, or joins it.
 fn surround(stage: &Stage) -> Result<(), Failure> {
     #[cfg(target_os = "linux")]
     if stage.walls.are_namespaces() {
@@ -165,8 +165,8 @@ fn surround(stage: &Stage) -> Result<(), Failure> {
     }
 }
 
-/// Makes a terminal of the container's own, puts it on the standard streams of this process, and hands its other end
-/// over.
+/// Creates a terminal for the container, connects the standard streams of this process to it, and sends its other end
+/// over the socket.
 fn terminal(socket: &UnixStream, uid: u32, stage: &Stage) -> io::Result<()> {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
     let (master, slave) = system::terminal(stage)?;
@@ -184,19 +184,20 @@ fn terminal(socket: &UnixStream, uid: u32, stage: &Stage) -> io::Result<()> {
     Ok(())
 }
 
-/// The byte that comes with a terminal: no text of an error begins with it.
+/// The byte that accompanies a terminal: no error message begins with it.
 const TERMINAL: u8 = 0;
-/// The byte before an [`Identity`], which is told right before the program: no text of an error begins with it.
+/// The byte before an [`Identity`], which is sent right before the program is executed: no error message begins with
+/// it.
 const IDENTITY: u8 = 1;
 
-/// Tells who the program is begun as: the length of that, and what it is as JSON.
+/// Sends the identity of the program: the length and the JSON.
 fn tell_identity(mut socket: &UnixStream, identity: &Identity) -> io::Result<()> {
     let text = serde_json::to_vec(identity)?;
     let length = u32::try_from(text.len()).map_err(io::Error::other)?;
     socket.write_all(&[&[IDENTITY][..], &length.to_be_bytes(), &text].concat())
 }
 
-/// What was told of a program: who it is, if it came to that, and the text of an error, if there was one.
+/// Splits what was received: the identity, if it was sent, and the error message, if any.
 fn heard(told: &[u8]) -> (Option<Identity>, &[u8]) {
     let identity = told.strip_prefix(&[IDENTITY]).and_then(|rest| {
         let (length, rest) = rest.split_first_chunk::<4>()?;
@@ -209,18 +210,18 @@ fn heard(told: &[u8]) -> (Option<Identity>, &[u8]) {
     }
 }
 
-/// A program that runs.
+/// A running program.
 pub struct Executed {
     /// The other end of its terminal, if it has one.
     pub terminal: Option<OwnedFd>,
-    /// Who it was begun as.
+    /// The user that it runs as.
     pub identity: Option<Identity>,
 }
 
-/// Takes what such a process tells. Resolves when it executed its program.
+/// Receives the result of such a process. Resolves when its program is executed.
 ///
 /// # Errors
-/// Why it could not, in its words.
+/// Its error message.
 pub async fn outcome(socket: tokio::net::UnixStream) -> Result<Executed, String> {
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
     let mut terminal = None;
@@ -238,7 +239,7 @@ pub async fn outcome(socket: tokio::net::UnixStream) -> Result<Executed, String>
                 _ => None,
             });
             if let Some(handed) = &handed {
-                // No child is started meanwhile: that is done by the same thread.
+                // No child is started meanwhile, because this thread does that.
                 rustix::io::fcntl_setfd(handed, rustix::io::FdFlags::CLOEXEC)?;
             }
             Ok((received.bytes, handed))
@@ -262,20 +263,20 @@ pub async fn outcome(socket: tokio::net::UnixStream) -> Result<Executed, String>
     }
 }
 
-/// The last number of a signal.
+/// The highest signal number.
 const LAST_SIGNAL: libc::c_int = 64;
 
-/// Ignores no signal any more. What a process ignores its program ignores as well, and the agent may have been started to:
-/// a shell has what it puts in its background ignore `INT` and `QUIT`.
+/// Resets all ignored signals. Programs inherit ignored signals, and the agent may have been started with some: a shell
+/// ignores `INT` and `QUIT` for background processes.
 fn heed_signals() {
     for number in 1..=LAST_SIGNAL {
-        // SAFETY: no handler is installed, but what the system does by itself; numbers for which that is not to be changed
-        // are refused. What handlers there were are those of this program, which ends here.
+        // SAFETY: this only restores default actions; invalid numbers are rejected. Existing handlers are those of this
+        // program, which ends here.
         unsafe { libc::signal(number, libc::SIG_DFL) };
     }
 }
 
-/// Executes the program; its environment decides where it is looked for.
+/// Executes the program, which is searched in the PATH of its environment.
 fn execute(command: &[String], environment: &[String], home: &str) -> Result<Never, Failure> {
     let (program, arguments) = command.split_first().ok_or("no command specified")?;
     let mut variables: Vec<(&str, &str)> = environment
@@ -372,7 +373,7 @@ mod tests {
             let expected = (told.then(|| identity.clone()), error.as_bytes());
             assert_eq!(heard(&all), expected, "{told} {error}");
         }
-        // Broken off in the middle, it is no identity.
+        // A truncated identity is ignored.
         assert_eq!(heard(&[IDENTITY, 0, 0]), (None, &[IDENTITY, 0, 0][..]));
     }
 }

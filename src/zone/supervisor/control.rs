@@ -1,4 +1,4 @@
-//! The supervisor itself: what it keeps, and what it does when the agent asks.
+//! The supervisor itself: its state, and how it handles the agent's requests.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -19,19 +19,19 @@ use super::{
     Signal, Walls, What, kind, read_frame, roots, write_frame, write_json,
 };
 
-/// The wait before the agent is dialled again.
+/// The pause before the agent is dialled again.
 const REDIAL: Duration = Duration::from_millis(300);
-/// The time that processes have to end when the zone is shut down.
+/// The grace period of processes when the zone is shut down.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Tells how a child ended: its status, and the signal that ended it.
+/// Receives the exit code and signal with which a child ended.
 pub(super) type Ended = oneshot::Receiver<(i32, i32)>;
 
 pub(super) struct Entry {
     pub(super) process: Process,
     pub(super) spec: ProcessSpec,
     pub(super) pid: i32,
-    /// What it is in, with all that it started; nothing if it was not started.
+    /// Its descendants (on illumos a contract); None if it was not started.
     pub(super) cell: Option<Cell>,
     pub(super) listeners: Listeners,
     pub(super) input: Input,
@@ -41,7 +41,7 @@ pub(super) struct State {
     pub(super) entries: BTreeMap<ProcessId, Entry>,
     /// Who waits for the end of a child.
     pub(super) waiting: HashMap<i32, oneshot::Sender<(i32, i32)>>,
-    /// What is being started, and does not run yet.
+    /// Processes that are being started.
     pub(super) starting: BTreeSet<ProcessId>,
     agent: Option<mpsc::Sender<(u8, Vec<u8>)>>,
 }
@@ -51,23 +51,23 @@ pub(super) struct Supervisor {
     pub(super) directory: PathBuf,
     pub(super) boot: String,
     pub(super) configuration: Configuration,
-    /// What its children are processes of, until they become others.
+    /// The program that children run first.
     pub(super) program: PathBuf,
     pub(super) state: Mutex<State>,
-    /// Told when a start came to its end, or a process did.
+    /// Notified when a start was completed, or a process ended.
     pub(super) settled: Notify,
     /// The first process of the namespace that containers share, and its end.
     #[cfg(target_os = "linux")]
     pub(super) pause: tokio::sync::Mutex<Option<(i32, Ended)>>,
 }
 
-/// Whose processes a container sees.
+/// Which processes a container sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Seen {
-    /// Its own, which end with its first one.
+    /// Its own, which end with its first process.
     #[cfg(target_os = "linux")]
     Own,
-    /// Those of the containers of its pod.
+    /// Those of all containers in its pod.
     #[cfg(target_os = "linux")]
     Pod,
     /// All that its supervisor sees.
@@ -114,7 +114,7 @@ impl Supervisor {
             tokio::task::spawn_local(async move {
                 while asked.recv().await.is_some() {
                     own.stop().await;
-                    // Who asked waits for the zone to be halted (`zone_wait_shutdown`).
+                    // The caller waits for the zone to be halted (`zone_wait_shutdown`).
                     if let Err(error) = super::system::end_zone() {
                         eprintln!("reddwarf init: the zone cannot be ended: {error}");
                     }
@@ -130,13 +130,13 @@ impl Supervisor {
         }
     }
 
-    /// Takes the exit statuses of children, ours and those that we inherited.
+    /// Reaps children, ours and inherited ones.
     fn reap(&self) {
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             let signal = status.terminating_signal().unwrap_or(0);
             let code = status.exit_status().unwrap_or(128 + signal);
             let pid = pid.as_raw_nonzero().get();
-            // Others are orphans, which nobody asked for.
+            // Others are orphans, which nobody waits for.
             if let Some(waiting) = self.state.lock().waiting.remove(&pid) {
                 let _ = waiting.send((code, signal));
             }
@@ -173,7 +173,7 @@ impl Supervisor {
             if kind != kind::ASK {
                 continue;
             }
-            // What carries no number cannot be answered.
+            // A request without a number cannot be answered.
             let Ok(Numbered { number }) = serde_json::from_slice(&payload) else {
                 eprintln!("reddwarf init: the agent asks something without a number");
                 continue;
@@ -267,7 +267,7 @@ impl Supervisor {
         }
     }
 
-    /// Asks all processes to end, and ends them when they do not.
+    /// Asks all processes to end, and kills them after the grace period.
     async fn stop(&self) {
         let running = || -> Vec<(ProcessId, i32)> {
             let state = self.state.lock();
@@ -301,7 +301,7 @@ impl Supervisor {
         }
     }
 
-    /// The process of a name that runs.
+    /// The running process with a name.
     pub(super) fn newest(&self, name: &str) -> Option<i32> {
         let state = self.state.lock();
         let mut entries = state.entries.values().rev();
@@ -310,7 +310,7 @@ impl Supervisor {
             .map(|entry| entry.pid)
     }
 
-    /// Whose processes containers see.
+    /// Which processes containers see.
     pub(super) fn seen(&self) -> Seen {
         #[cfg(target_os = "linux")]
         if self.walls == Walls::Namespaces && !self.configuration.spec.host_processes {
@@ -322,7 +322,7 @@ impl Supervisor {
         Seen::Around
     }
 
-    /// Whether the processes of a container go on when its first one ends.
+    /// Whether the processes of a container survive the end of its first one.
     pub(super) fn outlive(&self) -> bool {
         matches!(self.seen(), Seen::Around) || self.configuration.spec.shared_processes
     }
@@ -336,7 +336,7 @@ impl Supervisor {
             .collect()
     }
 
-    /// Ends every process of a container that no namespace ends; tells whether there was one.
+    /// Kills every process of a container that no namespace ends; returns whether there was one.
     pub(super) fn kill(&self, id: &ProcessId) -> bool {
         if self.walls == Walls::Roots {
             if let Some(entry) = self.state.lock().entries.get(id)
@@ -357,7 +357,7 @@ impl Supervisor {
         any
     }
 
-    /// Sends a signal to a container: to its first process, `KILL` to all.
+    /// Sends a signal to the first process of a container, `KILL` to all.
     pub(super) fn signal(&self, id: &ProcessId, pid: i32, signal: Signal) -> Result<(), Refusal> {
         if signal == Signal::KILL && self.outlive() {
             self.kill(id);
@@ -365,7 +365,7 @@ impl Supervisor {
         self.tell(pid, signal)
     }
 
-    /// Sends a signal to one child, if it was not reaped: its number may be another's then.
+    /// Sends a signal to a child that was not reaped, because its id may be reused afterwards.
     pub(super) fn tell(&self, pid: i32, signal: Signal) -> Result<(), Refusal> {
         let named = rustix::process::Signal::from_named_raw(signal.0);
         let (Some(child), Some(named)) = (Pid::from_raw(pid), named) else {

@@ -9,22 +9,22 @@ use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The wait before a descriptor that could not be registered is tried again.
+/// The pause before a failed registration of a descriptor is retried.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// A descriptor. A terminal whose other side closed reads as ended.
+/// A descriptor. A terminal whose other side closed reads as end of file.
 pub struct Fd(AsyncFd<OwnedFd>);
 
 impl Fd {
     /// Takes a descriptor, which becomes non-blocking.
     ///
     /// # Errors
-    /// What the system says; the descriptor is closed then.
+    /// Any error of the system calls; the descriptor is closed then.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         Self::register(fd).map_err(|(_, error)| error)
     }
 
-    /// Takes a descriptor that must not be closed: it is tried again until the system has room for it.
+    /// Takes a descriptor that must not be closed: retries until it can be registered.
     pub async fn wait(mut fd: OwnedFd, what: &str) -> Self {
         let mut told = false;
         loop {

@@ -1,4 +1,4 @@
-//! Logs in the format of the container runtime interface: `TIME STREAM F|P LINE`, rotated by size.
+//! Logs in the CRI format: `TIME STREAM F|P LINE`, rotated by size.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-/// A log file is rotated when it is larger, in bytes: kubelet's containerLogMaxSize.
+/// The size at which a log file is rotated, in bytes: kubelet's containerLogMaxSize.
 const MAXIMUM: u64 = 10 << 20;
-/// Rotated files that are kept beside the one being written: kubelet's containerLogMaxFiles less one.
+/// How many rotated files are kept beside the current one: kubelet's containerLogMaxFiles less one.
 const KEPT: usize = 4;
-/// Longer lines are written in parts, in bytes.
+/// Longer lines are split, in bytes.
 const LINE: usize = 16 * 1024;
 
-/// As much is kept of what could not be written, in bytes.
+/// How much unwritten output is kept, in bytes.
 const LEFT: usize = 1 << 20;
 
 /// The log of one process: both of its streams, in the order in which they were read.
@@ -23,15 +23,15 @@ pub struct Log {
     size: u64,
     /// Whole lines that could not be written yet.
     left: Vec<u8>,
-    /// It could not be rotated, which was said.
+    /// Whether a failure to rotate it was reported.
     stuck: bool,
 }
 
 impl Log {
-    /// Opens a log to append to.
+    /// Opens a log for appending.
     ///
     /// # Errors
-    /// What the system says.
+    /// Any error of the system calls.
     pub fn open(path: &Path) -> io::Result<Self> {
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory)?;
@@ -47,7 +47,8 @@ impl Log {
         })
     }
 
-    /// Writes whole lines. On a full disk they are written with later ones, as many as are kept; the container goes on.
+    /// Writes whole lines. On a full disk as many as possible are kept and written with later ones; the container
+    /// continues.
     fn write(&mut self, text: &[u8]) {
         if self.size >= MAXIMUM {
             let rotated = self.rotate();
@@ -67,7 +68,7 @@ impl Log {
         }
     }
 
-    /// Tries again to write what could not be written.
+    /// Retries to write kept lines.
     fn flush(&mut self) {
         let left = std::mem::take(&mut self.left);
         if !self.append(&left) {
@@ -75,19 +76,19 @@ impl Log {
         }
     }
 
-    /// Appends all of a text, or nothing: the beginning of a line would be taken for that of the next one.
+    /// Appends the whole text, or nothing: part of a line would be merged with the next one.
     fn append(&mut self, text: &[u8]) -> bool {
         let written = self.file.write_all(text).is_ok();
         if written {
             self.size += text.len() as u64;
         } else {
-            // Making a file shorter takes no room.
+            // Truncating needs no space.
             let _ = self.file.set_len(self.size);
         }
         written
     }
 
-    /// Keeps lines for later; of too many the oldest are lost.
+    /// Keeps lines for later, dropping the oldest if there are too many.
     fn keep(&mut self, text: &[u8]) {
         self.left.extend_from_slice(text);
         let more = self.left.len().saturating_sub(LEFT);
@@ -108,7 +109,7 @@ impl Log {
             .into_owned();
         let rotated = self.path.with_file_name(format!("{name}.{stamp}"));
         match std::fs::rename(&self.path, &rotated) {
-            // It was moved away before, and its successor could not be made then, on a full disk, say.
+            // It was renamed before, but its successor could not be created, for example on a full disk.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => other?,
         }
@@ -135,14 +136,14 @@ impl Log {
     }
 }
 
-/// Cuts one stream of a process into log lines.
+/// Splits one stream of a process into log lines.
 pub struct Lines {
     stream: &'static str,
     left: Vec<u8>,
 }
 
 impl Lines {
-    /// Lines of `stdout` or `stderr`.
+    /// Lines for `stdout` or `stderr`.
     pub fn new(stream: &'static str) -> Self {
         Lines {
             stream,
@@ -150,7 +151,7 @@ impl Lines {
         }
     }
 
-    /// Takes what was read.
+    /// Processes what was read.
     pub fn take(&mut self, mut bytes: &[u8], log: &mut Log) {
         let mut text = Vec::with_capacity(bytes.len() + 64);
         let now = Timestamp::now()
@@ -169,7 +170,7 @@ impl Lines {
         }
     }
 
-    /// The stream ended: what is left of a line is written as one.
+    /// At the end of the stream, writes an unterminated line.
     pub fn end(&mut self, log: &mut Log) {
         if self.left.is_empty() {
             return log.flush();
@@ -257,12 +258,12 @@ mod tests {
         let mut log = Log::open(&full).expect("a log");
         stdout.take(b"one\ntwo\n", &mut log);
         stdout.take(b"three\n", &mut log);
-        // There is room again.
+        // There is space again.
         log.file = File::create(&free).expect("a file");
         stdout.take(b"four\n", &mut log);
         assert_eq!(lines(&free), ["one", "two", "three", "four"]);
         assert_eq!(log.size, std::fs::metadata(&free).expect("there").len());
-        // So much that not all of it can be kept, and nothing is said afterwards.
+        // More than can be kept, and no further output.
         log.file = OpenOptions::new().write(true).open(&full).expect("a file");
         let long = "x".repeat(1000);
         for number in 0..2000 {

@@ -1,12 +1,12 @@
-//! `reddwarf init`: the process that outlives the agent in every zone. It starts containers as told, reaps them,
-//! writes their logs, and does exec, attach, signals and port-forward.
+//! `reddwarf init`: the process in every zone that outlives the agent. It starts containers on request, reaps them,
+//! writes their logs, and implements exec, attach, signals and port-forward.
 //!
-//! It dials the agent (`agent.sock` in the zone's control directory) and says hello with its boot id and the table of
-//! processes; when the connection breaks it dials again, for ever. Exit statuses are kept until the agent forgets the
-//! process. Each exec, attach or forwarded port is a connection of its own, dialled when the agent asks for it on the
-//! control connection: so a slow reader of one never holds up another, and the kernel does the flow control.
+//! It dials the agent (`agent.sock` in the zone's control directory) and sends its boot id and the table of processes;
+//! when the connection breaks it dials again, forever. Exit statuses are kept until the agent forgets the process. Each
+//! exec, attach or forwarded port has its own connection, dialled when the agent requests it on the control connection:
+//! so a slow reader never delays another, and the kernel does the flow control.
 //!
-//! A frame is its length (4 bytes, big-endian, of what follows), a byte that says what it is, and its payload.
+//! A frame is its length (4 bytes, big-endian, of what follows), a byte with its kind, and its payload.
 
 #[cfg(any(target_os = "linux", target_os = "illumos"))]
 mod account;
@@ -59,19 +59,19 @@ pub use sandbox::run;
 
 /// The socket in the control directory.
 pub const SOCKET: &str = "agent.sock";
-/// What the zone is, in the control directory.
+/// The specification of the zone, in the control directory.
 pub const ZONE: &str = "zone.json";
 /// The supervisor's process id and start time on the host, in the control directory, of a zone that has its network.
 pub const PID: &str = "pid";
-/// The same before it has: the supervisor leaves it, and the agent renames it to [`PID`].
+/// The same before it has its network: the supervisor writes it, and the agent renames it to [`PID`].
 pub const BORN: &str = "pid.new";
 
 /// The largest frame, in bytes.
 pub const FRAME: u32 = 4 << 20;
 
-/// What a frame is.
+/// The kinds of frames.
 pub mod kind {
-    /// The first on a connection from the supervisor: [`super::Hello`].
+    /// The first frame on a connection from the supervisor: [`super::Hello`].
     pub const HELLO: u8 = 0;
     /// From the agent: [`super::Ask`].
     pub const ASK: u8 = 1;
@@ -89,116 +89,116 @@ pub mod kind {
     pub const RESIZE: u8 = 13;
     /// The input ended.
     pub const STDIN_END: u8 = 14;
-    /// How it ended: `Result<Ending, String>`. The last one.
+    /// How it ended: `Result<Ending, String>`. The last frame.
     pub const ENDED: u8 = 15;
 }
 
-/// The configuration that the agent leaves in the control directory.
+/// The configuration that the agent writes to the control directory.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Configuration {
     /// The zone.
     pub spec: ZoneSpec,
     /// When it was created.
     pub created: jiff::Timestamp,
-    /// Directories of the control groups that its processes belong to, one a hierarchy.
+    /// The directories of its processes' control groups, one for each hierarchy.
     pub groups: Vec<std::path::PathBuf>,
 }
 
-/// What keeps the containers of a zone apart.
+/// How the containers of a zone are isolated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Walls {
-    /// Namespaces and control groups of Linux.
+    /// By namespaces and control groups on Linux.
     #[cfg(target_os = "linux")]
     Namespaces,
-    /// Their roots alone, in a zone of illumos, which is the sandbox.
+    /// Only by their roots, in an illumos zone, which is the sandbox.
     Roots,
 }
 
 impl Walls {
-    /// Whether they are more than roots.
+    /// Whether there is more than roots.
     pub fn are_namespaces(self) -> bool {
         self != Walls::Roots
     }
 }
 
-/// The directory below each of the zone's control groups, or views of roots, that belongs to a process.
+/// The name of a process's directory in each of the zone's control groups, or among the views of roots.
 pub fn group_of(id: &ProcessId) -> String {
     format!("{}-{}", id.name, id.generation)
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Hello {
-    /// Control.
+    /// The control connection.
     Control {
-        /// The boot.
+        /// The boot id.
         boot: String,
-        /// Everything that was started and not forgotten.
+        /// All processes that were started and not forgotten.
         processes: Vec<Process>,
     },
-    /// The session that was asked for under this number, or why it cannot be.
+    /// The session with this number, or why it is rejected.
     Session {
         /// The number.
         number: u64,
-        /// Why not.
+        /// The reason.
         refused: Option<String>,
     },
 }
 
-/// Something that the agent wants.
+/// A request of the agent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ask {
-    /// Comes back with the reply.
+    /// Returned in the reply.
     pub number: u64,
-    /// What.
+    /// The request.
     pub what: What,
 }
 
-/// What the agent may want.
+/// The kinds of requests.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum What {
     /// Start a process.
     Start(Box<ProcessSpec>),
     /// Send a signal.
     Signal(ProcessId, Signal),
-    /// Forget a process that ended.
+    /// Forget an ended process.
     Forget(ProcessId),
-    /// Note labels of a running process, beside those it has.
+    /// Add labels to a running process.
     Label(ProcessId, BTreeMap<String, String>),
     /// Open a session that runs a program beside a process.
     Exec(ProcessId, ExecSpec),
-    /// Open a session on a process's streams.
+    /// Open a session attached to a process's streams.
     Attach(ProcessId),
     /// Open a connection to a port on the loopback.
     Dial(u16),
 }
 
-/// The answer to an [`Ask`].
+/// The reply to an [`Ask`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Reply {
-    /// The ask's.
+    /// The number of the request.
     pub number: u64,
-    /// How it went.
+    /// The result.
     pub result: Result<(), Refusal>,
 }
 
-/// The part of an [`Ask`] or a [`Reply`] that another version of this program can read.
+/// The part of an [`Ask`] or a [`Reply`] that other versions of this program can read.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub struct Numbered {
-    /// The ask's.
+    /// The number of the request.
     pub number: u64,
 }
 
-/// Why something was not done.
+/// Why a request failed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Refusal {
     /// There is no such process.
     NotFound,
-    /// It is running, or not.
+    /// It is running, or not running.
     State(String),
     /// Its program cannot be started.
     Start(String),
-    /// The system failed.
+    /// A system error.
     Failed(String),
 }
 
@@ -227,7 +227,7 @@ pub async fn write_json<W: AsyncWrite + Unpin + ?Sized, T: Serialize>(
     write_frame(to, kind, &serde_json::to_vec(value)?).await
 }
 
-/// Reads a frame; nothing at the end of the stream.
+/// Reads a frame; None at the end of the stream.
 pub async fn read_frame<R: AsyncRead + Unpin + ?Sized>(
     from: &mut R,
 ) -> std::io::Result<Option<(u8, Vec<u8>)>> {
@@ -246,5 +246,5 @@ pub async fn read_frame<R: AsyncRead + Unpin + ?Sized>(
     Ok(Some((kind, payload)))
 }
 
-/// How a session ended, as it travels.
+/// The end of a session, in the form in which it is sent.
 pub type SessionEnd = Result<Ending, String>;

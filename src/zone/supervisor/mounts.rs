@@ -1,4 +1,4 @@
-//! How things are mounted in the root of a container of Linux: by descriptors, whatever their paths are.
+//! Mounts in the root of a Linux container, through descriptors, regardless of path lengths and contents.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use rustix::mount::MountFlags;
 use super::container::{Failure, at};
 use crate::storage::beneath::through;
 
-/// The most that the kernel reads of a mount's options.
+/// The most that the kernel reads of a mount's options, in bytes.
 const OPTIONS: usize = 4096;
 
-/// Mounts a file system of a kind where a descriptor is open.
+/// Mounts a file system at an open descriptor.
 pub(super) fn mount(
     source: &str,
     target: &OwnedFd,
@@ -32,8 +32,8 @@ fn directory(path: &Path) -> Result<OwnedFd, Failure> {
     at(path.display(), opened)
 }
 
-/// Options of an overlay: its layers by their descriptors, uppermost first, and where it is written, if it can be. These
-/// names are short, so that many fit, and nothing in them has to be escaped.
+/// The options of an overlay: its layers by descriptor, uppermost first, and its writable layer, if any. These names
+/// are short, so that many fit, and need no escaping.
 fn options(lower: &[OwnedFd], writable: Option<(&OwnedFd, &OwnedFd)>) -> Result<String, Failure> {
     let list: Vec<String> = lower.iter().map(through).collect();
     let list = format!("lowerdir={}", list.join(":"));
@@ -53,7 +53,7 @@ fn options(lower: &[OwnedFd], writable: Option<(&OwnedFd, &OwnedFd)>) -> Result<
     }
 }
 
-/// Shows directories on top of one another, uppermost first, where a descriptor is open.
+/// Mounts directories on top of one another, uppermost first, at an open descriptor.
 pub(super) fn overlay<'p>(
     target: &OwnedFd,
     lower: impl IntoIterator<Item = &'p PathBuf>,
@@ -74,8 +74,8 @@ pub(super) fn overlay<'p>(
     )
 }
 
-/// Shows what is at one descriptor, with all that is mounted below it, where another is open. Gives the new mount, for
-/// who shares what is above it may change its path; nothing where the kernel has no such descriptors (before 5.2).
+/// Bind-mounts what is at one descriptor, including submounts, at another. Returns the new mount, because others who
+/// share a parent directory may change its path; None if the kernel has no such descriptors (before 5.2).
 pub(super) fn show(source: &OwnedFd, target: &OwnedFd) -> rustix::io::Result<Option<OwnedFd>> {
     use rustix::mount::{MoveMountFlags as Move, OpenTreeFlags as Open};
     let whole = Open::OPEN_TREE_CLONE | Open::OPEN_TREE_CLOEXEC;
@@ -95,7 +95,7 @@ pub(super) fn show(source: &OwnedFd, target: &OwnedFd) -> rustix::io::Result<Opt
     }
 }
 
-/// `struct mount_attr` of the kernel.
+/// The kernel's `struct mount_attr`.
 #[repr(C)]
 struct Attributes {
     set: u64,
@@ -106,7 +106,7 @@ struct Attributes {
 
 const READ_ONLY: u64 = 1;
 
-/// Calls mount_setattr(2): makes the mount at a descriptor read-only.
+/// Makes the mount at a descriptor read-only, with mount_setattr(2).
 fn set_read_only(at: libc::c_int, recursive: bool) -> rustix::io::Result<()> {
     let attributes = Attributes {
         set: READ_ONLY,
@@ -115,8 +115,8 @@ fn set_read_only(at: libc::c_int, recursive: bool) -> rustix::io::Result<()> {
         namespace: 0,
     };
     let recursive = if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: the path is an empty string that ends with a zero; the kernel reads as many bytes of `attributes`, which is
-    // laid out as its own, as it is told, and writes nothing.
+    // SAFETY: the path is an empty string that ends with a zero; the kernel reads the given number of bytes of
+    // `attributes`, which has the kernel's layout, and writes nothing.
     let failed = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -133,13 +133,13 @@ fn set_read_only(at: libc::c_int, recursive: bool) -> rustix::io::Result<()> {
     }
 }
 
-/// Whether this kernel makes mounts read-only with those below them (Linux 5.12).
+/// Whether this kernel supports recursively read-only mounts (Linux 5.12).
 pub(crate) fn is_recursive() -> bool {
-    // Without a mount to do it to.
+    // The descriptor is invalid on purpose.
     set_read_only(-1, true) != Err(Errno::NOSYS)
 }
 
-/// Makes a mount read-only, `recursive` with all that is mounted below it. What else it forbids stays forbidden.
+/// Makes a mount read-only, with submounts if `recursive`. Other restrictions of the mount are kept.
 pub(super) fn read_only(target: &OwnedFd, recursive: bool) -> rustix::io::Result<()> {
     match set_read_only(target.as_fd().as_raw_fd(), recursive) {
         Err(Errno::NOSYS) if !recursive => {

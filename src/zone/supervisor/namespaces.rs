@@ -1,4 +1,4 @@
-//! A container of a Linux sandbox: namespaces, and a root that is built in them.
+//! A container in a Linux sandbox: its namespaces, and the root that is built in them.
 
 use std::fs;
 use std::io;
@@ -14,13 +14,13 @@ use super::mounts::{mount, overlay, read_only, show};
 use crate::storage::beneath::{self, ensure, open_in, through};
 use crate::zone::{Mount, Propagation, Root};
 
-/// Leaves the session keyring of whoever started the agent for an empty one: keyrings have no namespaces, and who has one
-/// may read the keys in it.
+/// Switches from the inherited session keyring to an empty one: keyrings are not namespaced, and a process can read the
+/// keys in its keyring.
 ///
 /// # Errors
-/// What the kernel says, unless it has no keyrings or lets none of us use them: then it lets no container do so either.
+/// The kernel's error, except if it has no keyrings or denies their use: then it denies it to containers, too.
 pub(super) fn leave_keyring() -> Result<(), Failure> {
-    // SAFETY: the kernel gives this thread a new keyring, for a name that is not there it reads nothing.
+    // SAFETY: the kernel gives this thread a new keyring; for a null name it reads nothing.
     let joined = unsafe {
         libc::syscall(
             libc::SYS_keyctl,
@@ -37,7 +37,7 @@ pub(super) fn leave_keyring() -> Result<(), Failure> {
     }
 }
 
-/// Joins the namespaces of a process; its process namespace was joined by who started us.
+/// Joins the namespaces of a process, except the process namespace, which the parent has joined.
 pub(super) fn join(pid: i32) -> Result<(), Failure> {
     let open = |name: &str| {
         let path = format!("/proc/{pid}/ns/{name}");
@@ -58,7 +58,7 @@ pub(super) fn join(pid: i32) -> Result<(), Failure> {
     )
 }
 
-/// Builds the root of a container and makes it ours.
+/// Builds the root of a container and changes to it.
 pub(super) fn build(stage: &Stage) -> Result<(), Failure> {
     let rights = &stage.spec.rights;
     let flags = UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP;
@@ -85,7 +85,7 @@ pub(super) fn build(stage: &Stage) -> Result<(), Failure> {
     }
     let root = open(scratch)?;
     system_mounts(stage, &root)?;
-    // Before a volume can bring another one.
+    // Before a volume can replace it.
     let null = at("/dev/null", open_in(&root, Path::new("/dev/null")))?;
     for one in &stage.spec.mounts {
         at(one.target.display(), bind(&root, one))?;
@@ -113,14 +113,14 @@ fn open(path: &Path) -> Result<OwnedFd, Failure> {
     at(path.display(), opened)
 }
 
-/// `/proc`, `/dev`, `/sys` and what is in them.
+/// Mounts `/proc`, `/dev`, `/sys` and their contents.
 fn system_mounts(stage: &Stage, root: &OwnedFd) -> Result<(), Failure> {
     let rights = &stage.spec.rights;
     let closed = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let directory = |path: &str| at(path, ensure(root, Path::new(path), true));
     let proc = directory("/proc")?;
-    // Of the process namespace that we are in, be it the host's: never the host's own mount, below which others may be,
-    // such as binfmt_misc.
+    // A new mount for the current process namespace, even if it is the host's: never the host's own mount, which may
+    // have submounts such as binfmt_misc.
     at("/proc", mount("proc", &proc, "proc", closed, ""))?;
     let dev = directory("/dev")?;
     if rights.privileged {
@@ -154,7 +154,7 @@ fn system_mounts(stage: &Stage, root: &OwnedFd) -> Result<(), Failure> {
                 name,
                 rustix::fs::mknodat(&dev, name, FileType::CharacterDevice, mode, number),
             )?;
-            // The umask took bits away.
+            // The umask removed bits.
             let _ = rustix::fs::chmodat(&dev, name, mode, rustix::fs::AtFlags::empty());
         }
         for (to, name) in [
@@ -197,7 +197,7 @@ fn system_mounts(stage: &Stage, root: &OwnedFd) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Shows directories of the host on top of one another in the root, or what is `inside` them; they are only read.
+/// Mounts directories of the host on top of one another in the root, or the path `inside` them; read-only.
 fn stack(root: &OwnedFd, of: &Mount) -> Result<(), Failure> {
     let told = |error: rustix::io::Errno| error.to_string();
     let target = ensure(root, &of.target, true).map_err(told)?;
@@ -216,7 +216,7 @@ fn stack(root: &OwnedFd, of: &Mount) -> Result<(), Failure> {
     )
 }
 
-/// Shows a directory or file of the host in the root.
+/// Bind-mounts a directory or file of the host in the root.
 fn bind(root: &OwnedFd, of: &Mount) -> Result<(), Failure> {
     if !of.below.is_empty() {
         return stack(root, of);
@@ -245,7 +245,7 @@ fn bind(root: &OwnedFd, of: &Mount) -> Result<(), Failure> {
     )
 }
 
-/// What of `/proc` and `/sys` a container does not see, as under other runtimes,
+/// Paths in `/proc` and `/sys` that are hidden from containers, as in other runtimes.
 const HIDDEN: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
@@ -260,7 +260,7 @@ const HIDDEN: [&str; 12] = [
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
-/// and what it only reads.
+/// Paths that are read-only for containers.
 const ONLY_READ: [&str; 5] = [
     "/proc/bus",
     "/proc/fs",
@@ -269,8 +269,8 @@ const ONLY_READ: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
-/// Hides what a container has no business with, files behind an empty one. What this kernel does not have needs no hiding;
-/// all else must succeed.
+/// Hides these paths, files behind an empty one. Paths that this kernel does not have are skipped; everything else must
+/// succeed.
 fn mask(null: &OwnedFd) -> Result<(), Failure> {
     for path in HIDDEN {
         let hidden = match fs::metadata(path) {
@@ -305,9 +305,9 @@ mod tests {
 
     #[test]
     fn the_session_keyring_is_another_one_then() {
-        // Of this thread, which is the test's own.
+        // The keyring of this thread, which belongs to the test.
         let session = || {
-            // SAFETY: plain numbers; the kernel answers with the number of a keyring, and makes none.
+            // SAFETY: plain numbers; the kernel returns the number of a keyring, and creates none.
             unsafe {
                 libc::syscall(
                     libc::SYS_keyctl,
@@ -320,7 +320,7 @@ mod tests {
         let before = session();
         leave_keyring().expect("left");
         let after = session();
-        // Where keyrings may not be used, there is none to leave.
+        // Without permission to use keyrings, there is none to leave.
         assert!(after != before || before == -1, "{before}");
     }
 }

@@ -1,5 +1,5 @@
-//! The first process of a process namespace that the containers of a zone share. It is there for the others, may do
-//! nothing, and its root is empty: whoever looks at it from a container finds nothing of the host.
+//! The first process of a process namespace that the containers of a zone share. It keeps the namespace alive, has no
+//! privileges, and an empty root: containers that inspect it find nothing of the host.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use super::container::{Failure, at};
 use super::system;
 use crate::zone::{Identity, Rights};
 
-/// Whom such a process belongs to, as upstream's.
+/// The user of such a process, as upstream's.
 const NOBODY: u32 = 65_535;
 
-/// Leaves the host: for an empty root, which is built at `scratch`, and without any right.
+/// Leaves the host: changes to an empty root, built at `scratch`, and drops all privileges.
 pub(super) fn confine(scratch: &Path) -> Result<(), Failure> {
     // SAFETY: descriptors are not unshared (no FILES), and this process has one thread.
     let unshared = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) };
@@ -37,9 +37,9 @@ pub(super) fn confine(scratch: &Path) -> Result<(), Failure> {
     system::assume(&Rights::default(), &nobody)
 }
 
-/// Stays until the zone ends. What containers leave behind becomes its child, and is forgotten when it ends.
+/// Waits until the zone ends. Orphans of containers become its children, and are reaped automatically.
 pub(super) fn stay() -> ! {
-    // SAFETY: no handler is installed and nobody waits for children of this process: those that end leave no zombies.
+    // SAFETY: this installs no handler, and nobody waits for children of this process: they leave no zombies.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
     loop {
         std::thread::park();

@@ -1,4 +1,4 @@
-//! Processes of the zone, from their start to their end.
+//! The processes of the zone, from start to end.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use super::streams::{Listeners, pump};
 use super::{Process, ProcessId, ProcessSpec, Refusal, Walls, roots};
 use crate::zone::Ending;
 
-/// How long output may lag behind the end of a process that left children behind.
+/// How long to wait for output after the end of a process that left children behind.
 pub(super) const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// How often, and how long apart, it is tried to end what a process left.
+/// How often to try to end what a process left behind, with a pause in between.
 const TRIES: u32 = 200;
 const AGAIN: Duration = Duration::from_millis(5);
 
 impl Supervisor {
-    /// Starts a process, once: who asks again while that takes its time waits for how it goes.
+    /// Starts a process, once: repeated requests during the start wait for its result.
     pub(super) async fn start(self: Rc<Self>, spec: ProcessSpec) -> Result<(), Refusal> {
         let id = spec.id.clone();
         loop {
@@ -100,7 +100,7 @@ impl Supervisor {
             }
             Err(Refusal::Start(reason)) => {
                 self.clear(&id).await;
-                // It is a generation that ended at once, as of other runtimes.
+                // It counts as a generation that ended at once, as in other runtimes.
                 process.ended = Some(Ending {
                     error: Some(format!("failed to start container process: {reason}")),
                     ..Ending::exited(128, Timestamp::now())
@@ -137,7 +137,7 @@ impl Supervisor {
         for pump in pumps {
             let _ = tokio::time::timeout(LAST_WORDS, pump).await;
         }
-        // A child that was ended for it ends its parent with an ordinary status.
+        // If a child was killed for lack of memory, its parent may end with an ordinary status.
         let out_of_memory = code != 0 && self.killed_for_memory(id);
         let process = {
             let mut state = self.state.lock();
@@ -156,7 +156,7 @@ impl Supervisor {
         self.changed(process).await;
     }
 
-    /// Ends what is left of a process where no namespace does that: its children, and what is mounted for it.
+    /// Ends what is left of a process that has no namespace: its children and its mounts.
     async fn clear(&self, id: &ProcessId) {
         if !self.outlive() {
             return;
@@ -174,13 +174,13 @@ impl Supervisor {
         for left in (0..TRIES).rev() {
             match roots::clear(&view) {
                 Ok(()) => {
-                    // Nothing is left that it would tell apart.
+                    // Nothing is left that needs it.
                     if let Some(entry) = self.state.lock().entries.get_mut(id) {
                         entry.cell = None;
                     }
                     return;
                 }
-                // It goes with the zone.
+                // It is removed with the zone.
                 Err(error) if left == 0 => eprintln!("reddwarf init: {id}: {error}"),
                 Err(_) => tokio::time::sleep(AGAIN).await,
             }

@@ -1,12 +1,12 @@
-//! A container in a zone of illumos: a root of its own, and nothing else. The zone around it is the sandbox.
+//! A container in an illumos zone: it only has its own root. The zone around it is the sandbox.
 //!
-//! Linux on illumos has no namespaces and no control groups, and mounts of its own rules (lx_mount.c): a directory shown
-//! in another place is a lofs mount, which shows what is mounted below it by itself and takes its options at once; most
-//! flags are refused; and where something is mounted, or somebody holds the place open, nothing more can be. Mounts are
-//! the zone's, so they end with the container by hand. A program of Linux is executed only where its root has `/native`.
+//! lx has no namespaces and no control groups, and special rules for mounts (lx_mount.c): a bind mount is a lofs mount,
+//! which includes submounts by itself and takes its options at once; most flags are rejected; and nothing can be
+//! mounted on a mount point, or on a directory that somebody holds open. Mounts belong to the zone, so they must be
+//! removed explicitly when a container ends. Linux programs can only be executed if their root has `/native`.
 //!
-//! Everything is mounted below a view of the container's root, one directory a generation in [`ROOTS`]: which process
-//! belongs to which container is told by its root.
+//! Everything is mounted below a view of the container's root, a directory for each generation in [`ROOTS`]: the
+//! container of a process is recognized by its root.
 
 use std::fs;
 use std::io;
@@ -23,26 +23,26 @@ use crate::storage::beneath::{self, ensure};
 use crate::zone::illumos::native::Surroundings;
 use crate::zone::{Mount, ProcessId, Root};
 
-/// Above the views of containers' roots.
+/// The directory of the views of containers' roots.
 pub const ROOTS: &str = "/rd/root";
 
-/// Where a container sees its root.
+/// The view of a container's root.
 pub fn view(id: &ProcessId) -> PathBuf {
     Path::new(ROOTS).join(super::group_of(id))
 }
 
-/// How something is mounted.
+/// Mount options.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Options {
-    /// Writing is refused.
+    /// Read-only.
     pub(super) read_only: bool,
-    /// Programs in it give nobody another identity.
+    /// No set-user-id programs.
     pub(super) no_set_user_id: bool,
 }
 
-/// Mounts of the system that a zone runs on.
+/// The mount operations of the system that a zone runs on.
 pub(super) trait Mounts {
-    /// Mounts a file system of a kind.
+    /// Mounts a file system.
     fn mount(
         &self,
         source: &Path,
@@ -50,7 +50,7 @@ pub(super) trait Mounts {
         kind: &str,
         options: Options,
     ) -> Result<(), Errno>;
-    /// Shows a directory or file in another place, with what is mounted below it.
+    /// Bind-mounts a directory or file, with submounts.
     fn show(&self, source: &Path, target: &Path, options: Options) -> Result<(), Errno>;
 }
 
@@ -62,7 +62,7 @@ fn open(path: &Path) -> Result<OwnedFd, Failure> {
     )
 }
 
-/// Builds the root of a container and makes it ours.
+/// Builds the root of a container and changes to it.
 pub(super) fn build(stage: &Stage) -> Result<(), Failure> {
     clear(&stage.scratch)?;
     at(stage.scratch.display(), fs::create_dir_all(&stage.scratch))?;
@@ -70,13 +70,13 @@ pub(super) fn build(stage: &Stage) -> Result<(), Failure> {
     enter(&stage.scratch)
 }
 
-/// Joins a container that runs.
+/// Joins a running container.
 pub(super) fn enter(view: &Path) -> Result<(), Failure> {
     at("enter the root", rustix::process::chroot(view))?;
     at("enter the root", rustix::process::chdir("/"))
 }
 
-/// Gives a root what it needs of the zone's and has not; refuses one that brings what it must not.
+/// Adds to a root what it needs from the zone and lacks; rejects one with forbidden files.
 fn complete(own: &Path, around: &Surroundings) -> Result<(), Failure> {
     let root = open(own)?;
     if let Some(file) = around
@@ -113,7 +113,7 @@ pub(super) fn assemble(
     let rights = &stage.spec.rights;
     complete(own, around)?;
     if rights.read_only_root {
-        // What is mounted at must be there before.
+        // Mount points must exist before.
         let root = open(own)?;
         for path in around.shown {
             at(path, ensure(&root, Path::new(path), true))?;
@@ -126,7 +126,7 @@ pub(super) fn assemble(
             at(one.target.display(), ensure(&root, &one.target, directory))?;
         }
     }
-    // There is no `no_new_privs`: programs of the root are not set-user-id instead.
+    // Instead of `no_new_privs`, which does not exist here, set-user-id is disabled for programs in the root.
     let options = Options {
         read_only: rights.read_only_root,
         no_set_user_id: rights.no_new_privileges,
@@ -135,7 +135,7 @@ pub(super) fn assemble(
     let root = open(&stage.scratch)?;
     let target = |path: &Path, directory: bool| {
         let found = at(path.display(), ensure(&root, path, directory))?;
-        // It is not held open: nothing is mounted where somebody is.
+        // It must not be held open: nothing can be mounted on an open directory.
         at(path.display(), system::path_of(&found))
     };
     for path in around.shown.iter().map(Path::new) {
@@ -170,13 +170,13 @@ pub(super) fn assemble(
     Ok(())
 }
 
-/// What a mount shows, and whether it is a directory.
+/// The source of a mount, and whether it is a directory.
 fn source(of: &Mount) -> io::Result<(PathBuf, bool)> {
     let (part, is_directory) = beneath::part(&of.source, of.inside.as_deref())?;
     Ok((system::path_of(&part)?, is_directory))
 }
 
-/// What is mounted at or below a path, the latest first.
+/// The mount points at or below a path, the latest first.
 fn mounted(below: &Path) -> io::Result<Vec<PathBuf>> {
     let (table, between) = TABLE;
     Ok(targets(&fs::read(table)?, between, below))
@@ -194,7 +194,7 @@ fn targets(table: &[u8], between: u8, below: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// A field of the table of mounts: blanks and the like stand as `\040`.
+/// A field of the mount table: spaces and the like are written as `\040`.
 fn plain(field: &[u8]) -> Vec<u8> {
     let mut text = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -215,7 +215,7 @@ fn plain(field: &[u8]) -> Vec<u8> {
     text
 }
 
-/// Takes a view away, with all that is mounted in it. Nothing of the container runs any more.
+/// Removes a view with all mounts in it. Nothing of the container runs any more.
 ///
 /// # Errors
 /// Something in it is busy.
@@ -231,7 +231,7 @@ pub(super) fn clear(view: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Sends a signal to every process whose root is a view, or in it; tells whether there was one.
+/// Sends a signal to every process whose root is a view, or in it; returns whether there was one.
 pub(super) fn signal(view: &Path, signal: Signal) -> bool {
     let mut any = false;
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -242,7 +242,7 @@ pub(super) fn signal(view: &Path, signal: Signal) -> bool {
         let Some(pid) = pid.and_then(Pid::from_raw) else {
             continue;
         };
-        // One that ended and was not reaped yet has no root.
+        // A zombie has no root.
         if system::root_of(pid).is_ok_and(|root| root.starts_with(view)) {
             any |= rustix::process::kill_process(pid, signal).is_ok();
         }
@@ -259,7 +259,7 @@ mod tests {
     use crate::zone::supervisor::Walls;
     use crate::zone::{Propagation, tests::process};
 
-    /// Notes what is mounted, in order, below the view.
+    /// Records mounts, in order, below the view.
     struct Noted {
         view: PathBuf,
         all: RefCell<Vec<String>>,
@@ -381,7 +381,7 @@ mod tests {
         fs::write(own.join("etc/passwd"), "own").expect("written");
         built(&native, &own, false).expect("built");
         assert_eq!(fs::read(own.join("etc/passwd")).expect("read"), b"own");
-        // A link is followed in the root, and never out of it.
+        // A link is resolved inside the root, and never leads out of it.
         fs::create_dir_all(own.join("usr/lib")).expect("made");
         std::os::unix::fs::symlink("/usr/lib", own.join("lib")).expect("made");
         fs::write(own.join("usr/lib/libc.so.1"), "").expect("written");

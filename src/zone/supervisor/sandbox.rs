@@ -1,4 +1,4 @@
-//! A zone of Linux, as its supervisor makes it around itself: namespaces, and what all processes in them share.
+//! A Linux zone, as its supervisor sets it up around itself: namespaces, and what all processes in them share.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,8 @@ use super::mounts::read_only;
 use super::system::tmpfs;
 use crate::zone::ZoneNetwork;
 
-/// Runs the supervisor of the zone in `directory`. The first process makes the namespaces, starts the second
-/// (`inside`) in them, notes its id and ends.
+/// Runs the supervisor of the zone in `directory`. The first process creates the namespaces, starts the second one
+/// (`inside`) in them, records its id and ends.
 pub fn run(directory: &Path, inside: bool) -> ExitCode {
     let result = match inside {
         false => outside(directory),
@@ -90,7 +90,7 @@ fn in_the_zone(directory: &Path) -> io::Result<()> {
         rustix::system::sethostname(spec.hostname.as_bytes())?;
     }
     for (name, value) in &spec.sysctls {
-        // A name with a dot has a slash there: `net.ipv4.conf.eth0/1.rp_filter`.
+        // A dot inside a part is written as a slash: `net.ipv4.conf.eth0/1.rp_filter`.
         let part = |part: &str| part.replace('/', ".");
         let parts: Vec<String> = name.split('.').map(part).collect();
         let path = format!("/proc/sys/{}", parts.join("/"));
@@ -105,14 +105,15 @@ fn in_the_zone(directory: &Path) -> io::Result<()> {
     )
 }
 
-/// Where our program is for the processes that become containers. They are in a container before they are something else:
-/// whoever gets hold of what they run (`/proc/PID/exe`) cannot write to it.
+/// The path of our program for the processes that become containers. Such a process is already inside the container
+/// before it executes another program: whoever opens its executable there (`/proc/PID/exe`) must not be able to write
+/// to it.
 fn program(directory: &Path) -> io::Result<PathBuf> {
     use std::os::unix::fs::MetadataExt as _;
     let path = directory.join("program");
     let own = Path::new("/proc/self/exe");
     let which = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino()));
-    // What the link shows is of the host's mounts; its name leads to the same in those of the zone.
+    // The link refers to the host's mounts; its path leads to the same file in those of the zone.
     let named = std::fs::read_link(own)?;
     if which(&named).ok() == Some(which(own)?) {
         std::fs::File::create(&path)?;

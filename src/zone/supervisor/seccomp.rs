@@ -1,9 +1,10 @@
-//! The filter of system calls that `RuntimeDefault` means: what Docker and containerd let programs call, so that an image
-//! that runs there runs here. <https://github.com/moby/profiles/blob/main/seccomp/default.json>
+//! The system call filter for `RuntimeDefault`: the one of Docker and containerd, so that images that run there run
+//! here. <https://github.com/moby/profiles/blob/main/seccomp/default.json>
 //!
-//! `seccompiler` turns the table into the kernel's program: it is pure Rust and small, where libseccomp would be a C
-//! library to find when building, and to ship. It installs filters only together with `no_new_privs`, which a pod has to
-//! ask for, so that step is ours. Calls of another instruction set (32 bits) end the process.
+//! `seccompiler` compiles the table to the kernel's program: it is small and pure Rust, whereas libseccomp is a C
+//! library that would have to be found at build time and shipped. It only installs filters together with
+//! `no_new_privs`, which is up to the pod, so this module installs them. Calls of another instruction set (32 bits)
+//! kill the process.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +20,7 @@ macro_rules! calls {
     ($($name:ident)*) => { &[$(libc::$name),*] };
 }
 
-/// What everybody may call.
+/// System calls that are always allowed.
 const ALLOWED: &[c_long] = calls![
     SYS_accept SYS_accept4 SYS_adjtimex SYS_bind SYS_brk SYS_capget SYS_capset SYS_chdir SYS_clock_adjtime
     SYS_clock_getres SYS_clock_gettime SYS_clock_nanosleep SYS_close SYS_close_range SYS_connect SYS_copy_file_range
@@ -56,7 +57,7 @@ const ALLOWED: &[c_long] = calls![
     SYS_wait4 SYS_waitid SYS_write SYS_writev
 ];
 
-/// What is called so by x86 alone.
+/// System calls that only x86 has.
 #[cfg(target_arch = "x86_64")]
 const OF_THIS_MACHINE: &[c_long] = calls![
     SYS_access SYS_alarm SYS_arch_prctl SYS_chmod SYS_chown SYS_creat SYS_dup2 SYS_epoll_create SYS_epoll_ctl_old
@@ -69,11 +70,12 @@ const OF_THIS_MACHINE: &[c_long] = calls![
 #[cfg(not(target_arch = "x86_64"))]
 const OF_THIS_MACHINE: &[c_long] = &[];
 
-/// What is younger than libc's names: cachestat, fchmodat2, map_shadow_stack, futex_wake, futex_wait, futex_requeue,
-/// statmount, listmount, setxattrat, getxattrat, listxattrat, removexattrat. Their numbers are the same everywhere.
+/// System calls newer than libc's names: cachestat, fchmodat2, map_shadow_stack, futex_wake, futex_wait, futex_requeue,
+/// statmount, listmount, setxattrat, getxattrat, listxattrat, removexattrat. Their numbers are the same on all
+/// architectures.
 const YOUNG: &[c_long] = &[451, 452, 453, 454, 455, 456, 457, 458, 463, 464, 465, 466];
 
-/// What a capability allows besides.
+/// System calls that a capability adds.
 const BY_CAPABILITY: [(&str, &[c_long]); 14] = [
     ("DAC_READ_SEARCH", calls![SYS_open_by_handle_at]),
     (
@@ -110,7 +112,7 @@ const BY_CAPABILITY: [(&str, &[c_long]); 14] = [
     ("PERFMON", calls![SYS_perf_event_open]),
 ];
 
-/// Flags of clone(2) that make namespaces.
+/// The flags of clone(2) that create namespaces.
 const NAMESPACES: u64 = 0x7e02_0000;
 
 /// A condition on the first argument.
@@ -124,7 +126,7 @@ fn first(
     SeccompRule::new(vec![condition]).map_err(text)
 }
 
-/// The programs for a process with such rights, in the order in which they are installed.
+/// The programs for a process with these privileges, in the order of installation.
 fn programs(rights: &Rights) -> Result<Vec<BpfProgram>, String> {
     use SeccompCmpArgLen::{Dword, Qword};
     use SeccompCmpOp::{Eq, Gt, Lt, MaskedEq};
@@ -132,7 +134,8 @@ fn programs(rights: &Rights) -> Result<Vec<BpfProgram>, String> {
     for call in ALLOWED.iter().chain(OF_THIS_MACHINE).chain(YOUNG) {
         rules.insert(*call, Vec::new());
     }
-    // All families but those that reach the kernel's ciphers and the machine's host.
+    // All address families except AF_ALG, which reaches the kernel's ciphers, and AF_VSOCK, which reaches the machine's
+    // host.
     let families = vec![
         first(Dword, Lt, 38)?,
         first(Dword, Eq, 39)?,
@@ -145,7 +148,8 @@ fn programs(rights: &Rights) -> Result<Vec<BpfProgram>, String> {
     rules.insert(libc::SYS_personality, personalities);
     let plain = first(Qword, MaskedEq(NAMESPACES), 0)?;
     rules.insert(libc::SYS_clone, vec![plain]);
-    // Its flags are in memory, where no filter sees them: programs are told that there is no such call, and use clone.
+    // Its flags are in memory, which filters cannot read: it fails as if it did not exist, and programs fall back to
+    // clone.
     rules.insert(libc::SYS_clone3, Vec::new());
     for (capability, calls) in BY_CAPABILITY {
         if rights.capabilities.iter().any(|own| own == capability) {
@@ -169,10 +173,10 @@ fn programs(rights: &Rights) -> Result<Vec<BpfProgram>, String> {
     Ok(all)
 }
 
-/// Filters what this process and its children call from now on. Needs `SYS_ADMIN` or `no_new_privs`.
+/// Filters system calls of this process and its children from now on. Needs `SYS_ADMIN` or `no_new_privs`.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub(super) fn confine(rights: &Rights) -> Result<(), String> {
     for program in programs(rights)? {
         let length = u16::try_from(program.len()).map_err(|error| error.to_string())?;
@@ -181,7 +185,7 @@ pub(super) fn confine(rights: &Rights) -> Result<(), String> {
             filter: program.as_ptr().cast_mut().cast(),
         };
         // SAFETY: the kernel copies `len` instructions and writes nothing; `program` outlives the call, and its
-        // instructions are laid out as the kernel's (both are `repr(C)` of the same four fields).
+        // instructions have the kernel's layout (both are `repr(C)` of the same four fields).
         let failed = unsafe {
             libc::syscall(
                 libc::SYS_seccomp,
@@ -210,7 +214,7 @@ mod tests {
         let usual = programs(&rights(&[])).expect("programs");
         let admin = programs(&rights(&["SYS_ADMIN"])).expect("programs");
         assert_eq!((usual.len(), admin.len()), (2, 1));
-        // The kernel takes no longer ones.
+        // The kernel's maximum length.
         assert!(usual.iter().chain(&admin).all(|one| one.len() < 4096));
         let asks =
             |program: &BpfProgram, call: c_long| program.iter().any(|one| one.k == call as u32);

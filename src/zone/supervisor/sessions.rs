@@ -1,4 +1,4 @@
-//! Sessions: exec, attach and forwarded ports, each a connection of its own.
+//! Sessions: exec, attach and forwarded ports, each with its own connection.
 
 use std::rc::Rc;
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::zone::{Ending, ExecSpec};
 
-/// What passes between a process and who attached to it.
+/// The streams between a process and an attached client.
 pub(super) struct Joined {
     output: mpsc::Receiver<Chunk>,
     input: Input,
@@ -93,7 +93,7 @@ impl Supervisor {
             while let Ok(Some((kind, payload))) = read_frame(&mut from).await {
                 input.frame(kind, &payload).await;
             }
-            // Nobody listens any more: a program with a terminal is hung up, others see closed pipes.
+            // Nobody listens any more: a program with a terminal gets a hangup, others see closed pipes.
             input.to.lock().await.take();
             let last = match input.terminal.is_some() && own.seen() != Seen::Around {
                 _ if exec.ends_with_session => Some(Signal::KILL),
@@ -120,7 +120,7 @@ impl Supervisor {
         reader.abort();
     }
 
-    /// Joins a process that runs.
+    /// Attaches to a running process.
     pub(super) fn join(&self, id: &ProcessId) -> Result<Joined, Refusal> {
         let state = self.state.lock();
         let entry = state.entries.get(id).ok_or(Refusal::NotFound)?;
@@ -248,7 +248,7 @@ mod tests {
         };
         supervisor.state.lock().entries.insert(id.clone(), entry);
         let mut joined = supervisor.join(&id).unwrap_or_else(|_| panic!("it runs"));
-        // Forgotten before the session is there: its output ends, and with it the session.
+        // Forgotten before the session exists: its output ends, and so does the session.
         supervisor.state.lock().entries.remove(&id);
         assert_eq!(joined.output.recv().await, None);
     }

@@ -1,4 +1,4 @@
-//! The streams of a process: pumped into its log and to whoever attached.
+//! The streams of a process: copied to its log and to attached clients.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use super::fd::Fd;
 use super::kind;
 use super::logs::{Lines, Log};
 
-/// Chunks of output that wait for who attached.
+/// How many chunks of output may wait for an attached client.
 const WAITING: usize = 64;
 
-/// What a process's output goes to, beside its log.
+/// The receivers of a process's output, besides its log.
 #[derive(Clone, Default)]
 pub struct Listeners(Arc<Mutex<Vec<mpsc::Sender<Chunk>>>>);
 
-/// A frame's kind, and what was read.
+/// The kind of a frame, and the data.
 pub(super) type Chunk = (u8, Vec<u8>);
 
 impl Listeners {
-    /// Joins: output from now on, as (frame kind, bytes).
+    /// Subscribes to output from now on, as (frame kind, bytes).
     pub fn join(&self) -> mpsc::Receiver<Chunk> {
         let (sender, receiver) = mpsc::channel(WAITING);
         self.0.lock().push(sender);
         receiver
     }
-    /// Tells everybody that the process ended.
+    /// Tells all subscribers that the process ended.
     pub fn close(&self) {
         self.0.lock().clear();
     }
@@ -38,7 +38,7 @@ impl Listeners {
             return;
         }
         for one in &all {
-            // Who does not read holds the process up for as long as it stays, as a terminal does.
+            // An attached client that does not read blocks the process, as a terminal does.
             let _ = one.send((kind, bytes.to_vec())).await;
         }
         self.0.lock().retain(|one| !one.is_closed());
@@ -51,7 +51,7 @@ pub async fn pump(from: OwnedFd, stderr: bool, log: Arc<Mutex<Log>>, listeners: 
         true => ("stderr", kind::STDERR),
         false => ("stdout", kind::STDOUT),
     };
-    // Were it closed, the process would be killed at its next word.
+    // If it were closed, the process would be killed at its next write.
     let mut from = Fd::wait(from, name).await;
     let mut lines = Lines::new(name);
     let mut buffer = vec![0; 32 * 1024];

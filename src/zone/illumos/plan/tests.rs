@@ -21,7 +21,7 @@ fn layout() -> Layout {
     Layout::of(&spec, &settings, |_| false).expect("a layout")
 }
 
-/// What is done, by the words of its command; or what is said.
+/// The next step, by the beginning of its command; or the message.
 fn told(next: &Next) -> String {
     match next {
         Next::Done => "done".into(),
@@ -76,7 +76,7 @@ fn each_state_leads_to_each_goal() {
         (Installed, at(S::Installed), "zfs set quota"),
         (Installed, with(Root::Ready, S::Installed), "done"),
         (Installed, with(Root::Marked, S::Installed), "done"),
-        // What ran in it may have changed its root.
+        // Its processes may have changed its root.
         (Installed, with(Root::Used, S::Installed), "zoneadm uninstall"),
         (Installed, at(S::Running), "done"),
         (Installed, at(S::Down), "done"),
@@ -93,12 +93,12 @@ fn each_state_leads_to_each_goal() {
         (Running, Seen { vnic: Some(link()), ..with(Root::Ready, S::Installed) }, "zfs set reddwarf:booted"),
         (Running, plugged(S::Installed), "zoneadm boot"),
         (Running, plugged(S::Ready), "zoneadm boot"),
-        // Its file systems are mounted: it cannot be made new any more.
+        // Its file systems are mounted: it cannot be reinstalled any more.
         (Running, Seen { vnic: Some(link()), ..with(Root::Used, S::Ready) }, "zoneadm boot"),
         (Running, at(S::Ready), "stuck: it is ready without its link"),
         (Running, plugged(S::Running), "done"),
         (Running, at(S::Running), "done"),
-        // Somebody may be at it; who has not ended by now does not.
+        // Somebody may be working on it; after the timeout that is no longer assumed.
         (Running, plugged(S::ShuttingDown), "wait"),
         (Running, plugged(S::Down), "wait"),
         (Running, overdue(plugged(S::ShuttingDown)), "zoneadm halt"),

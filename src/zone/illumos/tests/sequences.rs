@@ -1,8 +1,8 @@
-//! Random sequences of what happens to zones, their agents and their host.
+//! Random sequences of events for zones, agents and their host.
 
 use super::*;
 
-/// A small generator of its own: a seed is a sequence, on every platform.
+/// A small random generator: a seed gives the same sequence on every platform.
 struct Dice(u64);
 
 impl Dice {
@@ -15,7 +15,7 @@ impl Dice {
     }
 }
 
-/// An agent that can be killed: all that it does is done by a runtime of its own, which ends with it.
+/// An agent that can be killed: all its work runs on its own runtime, which ends with it.
 struct Agent {
     host: IllumosRuntime,
     runtime: tokio::runtime::Runtime,
@@ -39,7 +39,7 @@ impl Agent {
         }
     }
 
-    /// Brings a zone up or takes it down.
+    /// Brings a zone up or down.
     fn change(
         &self,
         bench: &Arc<Bench>,
@@ -55,21 +55,21 @@ impl Agent {
         })
     }
 
-    /// Kills it, and waits for what it has begun with files. Its tools go on.
+    /// Kills it, and waits for its running file operations. Its tools continue.
     async fn kill(self) {
         drop(self.host);
         gone(self.runtime).await;
     }
 }
 
-/// Ends a runtime, when the file work that was begun in it is over.
+/// Ends a runtime after its running file operations.
 async fn gone(runtime: tokio::runtime::Runtime) {
     let over =
         tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(60)));
     over.await.expect("it ends");
 }
 
-/// The end of everything that runs on a host that goes down.
+/// Ends everything that runs on a host that goes down.
 async fn goes_down(bench: &Bench, agent: Option<Agent>) {
     if let Some(agent) = agent {
         agent.kill().await;
@@ -83,7 +83,7 @@ async fn goes_down(bench: &Bench, agent: Option<Agent>) {
 }
 
 async fn sequence(seed: u64) {
-    // Nothing here takes long but what hangs.
+    // Only what hangs takes long here.
     let limit = Duration::from_secs(2);
     let bench = Bench::with(
         limit,
@@ -94,7 +94,7 @@ async fn sequence(seed: u64) {
     )
     .await;
     let bench = Arc::new(bench);
-    // What happens to a zone that may not be there, or not run.
+    // An event for a zone that may not exist, or not run.
     let happens = |line: String| {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         bench.machine.run("ctl", &words, b"");
@@ -106,7 +106,7 @@ async fn sequence(seed: u64) {
     for _ in 0..12 {
         match dice.roll(12) {
             0 => {
-                // A command fails, is killed, or loses who asked for it.
+                // A command fails, is killed, or loses its caller.
                 let tool = ["zoneadm", "zonecfg", "zfs", "dladm", "ipnat"][dice.roll(5) as usize];
                 let when = ["before", "halfway", "after"][dice.roll(3) as usize];
                 let what = ["fail broken 1", "crash", "orphan", "stall"][dice.roll(4) as usize];
@@ -114,7 +114,7 @@ async fn sequence(seed: u64) {
                 bench.ctl(&format!("fault -t {tool} -n {nth} -w {when} {what}"));
             }
             up @ (1 | 2) => {
-                // The agent is killed in the middle of something.
+                // The agent is killed during an operation.
                 let (number, up) = (dice.roll(3) as u8, up == 1);
                 wanted[usize::from(number)] = up;
                 if let Some(agent) = agent.take() {
@@ -125,7 +125,7 @@ async fn sequence(seed: u64) {
                 }
             }
             4 => {
-                // Nobody waits for it: something in the zone may not end.
+                // Nobody waits for it, because it may hang.
                 let words = ["zone-reboot".to_owned(), format!("rd-u{}", dice.roll(3))];
                 bench.machine.start("ctl", &words, b"");
             }
@@ -150,7 +150,7 @@ async fn sequence(seed: u64) {
                 bench.ctl("reboot");
             }
             7 => {
-                // A zone is resized, if it runs; the agent may be killed in the middle.
+                // A zone is resized, if it runs; the agent may be killed meanwhile.
                 let number = dice.roll(3) as u8;
                 let change = resized(30 + dice.roll(100));
                 if let Some(running) = agent.take() {
@@ -192,7 +192,7 @@ async fn sequence(seed: u64) {
         .await
         .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     for (number, up) in wanted.iter().enumerate() {
-        // As the pod machine does: what is incomplete is removed and made again.
+        // As the pod machine does: an incomplete zone is removed and created again.
         let number = number as u8;
         let mut last = Ok(());
         for _ in 0..3 {
@@ -213,7 +213,7 @@ async fn sequence(seed: u64) {
             }
         }
         last.unwrap_or_else(|error| panic!("seed {seed}: zone {number}: {error}"));
-        // As the pod machine does, too: what is not as it was given is changed again.
+        // As the pod machine does, too: limits that differ are changed again.
         if let Some(change) = sizes[usize::from(number)].as_ref().filter(|_| *up) {
             let name = spec(number).name;
             let (host, wish) = (agent.host.clone(), change.clone());
@@ -266,7 +266,7 @@ async fn sequence(seed: u64) {
             "seed {seed}: {link}: {set}"
         );
     }
-    // As who looks at services does each half minute.
+    // As the service proxy does every half minute.
     let router = agent.host.router(Vec::new()).expect("one");
     let routed = agent
         .runtime
@@ -277,7 +277,7 @@ async fn sequence(seed: u64) {
     let redirects = rules.iter().filter(|rule| rule.starts_with("rdr")).count();
     assert_eq!(redirects, up(link).len(), "seed {seed}: {rules:?}");
     let datasets = bench.ask("zfs", "list -H -o name -r tank/rd/zones");
-    // The base, the homes' base, and for each zone its root, its home and what it writes.
+    // The base, the homes' base, and for each zone its root, its home and its writable part.
     assert_eq!(
         datasets.lines().count(),
         2 + 3 * up(link).len(),
@@ -310,11 +310,12 @@ async fn sequence(seed: u64) {
     }
 }
 
-/// What failed once: a halt that failed left a zone `down`, for ever; an agent that started waited for a halt that hangs.
+/// Seeds that once failed: a failed halt left a zone `down` forever; a starting agent waited for a hanging halt.
 const ONCE_WRONG: [u64; 5] = [449, 467, 1096, 2917, 2970];
 
-/// Sequences of pods that come and go, agents that are killed, commands that fail or are killed, and reboots of the
-/// host end as they should. `REDDWARF_SEED` replays one, `REDDWARF_SEQUENCES` says how many beside those that once failed.
+/// Sequences in which pods come and go, agents are killed, commands fail or are killed, and the host reboots lead to
+/// the desired state. `REDDWARF_SEED` replays one, `REDDWARF_SEQUENCES` is the number of random ones besides those that
+/// once failed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_happens_the_host_becomes_what_is_wanted() {
     let number = |name: &str| {

@@ -1,5 +1,4 @@
-//! What the kernel is asked by netlink(7): the messages, and the sockets that carry them. What they are about is a module
-//! each.
+//! netlink(7) requests: messages, and sockets that carry them. Each subject has its own module.
 
 mod netfilter;
 mod routing;
@@ -18,32 +17,32 @@ use rustix::net::{
 pub(super) use self::netfilter::Netfilter;
 pub(super) use self::routing::Routing;
 
-/// How long the kernel may take to answer.
+/// How long the kernel may take to respond.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// No part of an answer is longer, in bytes.
+/// The largest part of a response, in bytes.
 const PART: usize = 32 << 10;
-/// Bytes of a message's head.
+/// The length of a message header.
 const HEAD: usize = 16;
 
 const NLM_F_REQUEST: u16 = 0x1;
-/// The kernel says when it is done.
+/// Requests an acknowledgement.
 pub(super) const NLM_F_ACK: u16 = 0x4;
-/// All that there is.
+/// Requests all entries.
 pub(super) const NLM_F_DUMP: u16 = 0x300;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const AF_INET: u8 = 2;
-/// The mark of attributes that hold others.
+/// Marks an attribute that contains attributes.
 pub(super) const NLA_F_NESTED: u16 = 0x8000;
 
-/// A socket by which a part of the kernel is asked.
+/// A netlink socket.
 struct Socket(OwnedFd);
 
 impl Socket {
-    /// One for the network namespace of this thread.
+    /// A socket in the network namespace of this thread.
     ///
     /// # Errors
-    /// The kernel knows no such part, or no descriptor is left.
+    /// The kernel lacks the protocol, or no descriptor is left.
     fn open(part: Option<Protocol>) -> io::Result<Socket> {
         let socket = socket_with(
             AddressFamily::NETLINK,
@@ -55,10 +54,10 @@ impl Socket {
         Ok(Socket(socket))
     }
 
-    /// Sends a message, and reads what is told, by kind and body, until the end of it.
+    /// Sends a message, and reads the response until its end, as message types and bodies.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     fn ask(
         &self,
         kind: u16,
@@ -97,18 +96,18 @@ fn message(kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<u8>> {
     let mut message = length.to_ne_bytes().to_vec();
     message.extend(kind.to_ne_bytes());
     message.extend((NLM_F_REQUEST | flags).to_ne_bytes());
-    // Neither a number nor an address: one question at a time is asked, of the kernel.
+    // Sequence number and port id are zero, because there is only one request at a time.
     message.extend([0; 8]);
     message.extend(body);
     Ok(message)
 }
 
-/// Parts of messages begin at multiples of four bytes.
+/// Parts of messages are aligned to four bytes.
 fn aligned(length: usize) -> usize {
     length.next_multiple_of(4)
 }
 
-/// The kind and the body of the first of some messages, and what follows it.
+/// The type and body of the first message, and the bytes after it.
 fn next_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
     let length = usize::try_from(length).ok()?;
@@ -118,7 +117,7 @@ fn next_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     Some((kind, body, after))
 }
 
-/// The content of an attribute among others.
+/// The content of an attribute.
 pub(super) fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
@@ -131,9 +130,9 @@ pub(super) fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     }
 }
 
-/// Writes an attribute behind others.
+/// Appends an attribute.
 pub(super) fn put(attributes: &mut Vec<u8>, kind: u16, content: &[u8]) {
-    // What was read as one has such a length.
+    // Content that was read from an attribute fits.
     let length = u16::try_from(4 + content.len()).unwrap_or(u16::MAX);
     attributes.extend(length.to_ne_bytes());
     attributes.extend(kind.to_ne_bytes());

@@ -6,7 +6,7 @@ use rustix::net::netlink;
 
 use super::{AF_INET, NLA_F_NESTED, NLM_F_ACK, Socket, attribute, put};
 
-/// Bytes of what netfilter is told before attributes.
+/// The length of netfilter's header before the attributes.
 const HEAD: usize = 4;
 /// Messages about rules: `NFNL_SUBSYS_NFTABLES << 8`.
 const NFTABLES: u16 = 10 << 8;
@@ -23,22 +23,22 @@ const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_DATA: u16 = 2;
 const NFTA_DATA_VALUE: u16 = 1;
 
-/// A socket by which netfilter is asked.
+/// A netfilter socket.
 pub(in super::super) struct Netfilter(Socket);
 
 impl Netfilter {
-    /// One for the network namespace of this thread.
+    /// A socket in the network namespace of this thread.
     ///
     /// # Errors
-    /// The kernel knows no netfilter, or no descriptor is left.
+    /// The kernel has no netfilter, or no descriptor is left.
     pub(in super::super) fn open() -> io::Result<Netfilter> {
         Socket::open(Some(netlink::NETFILTER)).map(Netfilter)
     }
 
-    /// Sends a message about IPv4, and reads what is told, by kind and attributes, until the end of it.
+    /// Sends a message about IPv4, and reads the response until its end, as message types and attributes.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub(in super::super) fn ask(
         &self,
         kind: u16,
@@ -52,10 +52,10 @@ impl Netfilter {
         })
     }
 
-    /// The number of the ruleset as it is: each change of any table makes it another.
+    /// The generation of the ruleset: each change of any table increments it.
     ///
     /// # Errors
-    /// The kernel has no nftables, or does not tell.
+    /// The kernel has no nftables, or rejects the request.
     pub(in super::super) fn generation(&self) -> io::Result<u32> {
         let mut found = None;
         self.ask(NFT_MSG_GETGEN, NLM_F_ACK, &[], |kind, told| {
@@ -67,11 +67,11 @@ impl Netfilter {
         found.ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    /// What a map of a table of IPv4 has for a key, as the kernel keeps both; nothing where it has no such key. nft(8) would
-    /// read all tables first.
+    /// The value for a key in a map of an IPv4 table, both in the kernel's format; None if the key does not exist.
+    /// nft(8) would read all tables first.
     ///
     /// # Errors
-    /// The kernel does not tell.
+    /// The kernel rejects the request.
     pub(in super::super) fn element(
         &self,
         table: &str,

@@ -12,7 +12,7 @@ const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_CREATE: u16 = 0x400;
-/// Bytes of what a route is told by before attributes.
+/// The length of a route's header before the attributes.
 const HEAD: usize = 12;
 const RT_TABLE_MAIN: u8 = 254;
 const RT_TABLE_LOCAL: u8 = 255;
@@ -27,11 +27,11 @@ const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_VIA: u16 = 18;
 
-/// A socket by which routes of IPv4 are asked for and made.
+/// A socket to read and change IPv4 routes.
 pub(in super::super) struct Routing(Socket);
 
 impl Routing {
-    /// One for the network namespace of this thread.
+    /// A socket in the network namespace of this thread.
     ///
     /// # Errors
     /// No descriptor is left.
@@ -39,10 +39,10 @@ impl Routing {
         Socket::open(None).map(Routing)
     }
 
-    /// The routes to other hosts (those of the table `main`), and to this one.
+    /// The routes in table `main`, and those to this host.
     ///
     /// # Errors
-    /// The kernel does not tell.
+    /// The kernel rejects the request.
     pub(in super::super) fn routes(&self) -> io::Result<Vec<Route>> {
         let mut routes = Vec::new();
         let mut all = [0; HEAD];
@@ -55,19 +55,19 @@ impl Routing {
         Ok(routes)
     }
 
-    /// Makes a route by a router on a link, in place of one to the same range with the same metric.
+    /// Adds a route through a router on a link, replacing one to the same range with the same metric.
     ///
     /// # Errors
-    /// The kernel does not: the router is not on the link, say.
+    /// The kernel rejects it, for example because the router is not on the link.
     pub(in super::super) fn make(&self, route: &Route) -> io::Result<()> {
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
         self.change(RTM_NEWROUTE, flags, route)
     }
 
-    /// Removes a route; one that is gone is.
+    /// Removes a route, if it exists.
     ///
     /// # Errors
-    /// The kernel does not.
+    /// The kernel rejects it.
     pub(in super::super) fn remove(&self, route: &Route) -> io::Result<()> {
         match self.change(RTM_DELROUTE, NLM_F_ACK, route) {
             // ESRCH: there is no such route.
@@ -84,7 +84,7 @@ impl Routing {
     }
 }
 
-/// The body of a message about a route of the table `main` by a router on a link; none for another.
+/// The body of a message about a route in table `main` through a router on a link; None for other routes.
 fn message(route: &Route) -> Option<Vec<u8>> {
     let Via::Router(router, link) = route.via else {
         return None;
@@ -102,7 +102,7 @@ fn message(route: &Route) -> Option<Vec<u8>> {
     Some(body)
 }
 
-/// The route that the kernel tells; none for what is in other tables, or for many.
+/// Parses a route; None for other tables, and for multicast and the like.
 fn route(told: &[u8]) -> Option<Route> {
     let [family, prefix, _, _, table, maker, _, kind, ..] = *told.get(..HEAD)? else {
         return None;
@@ -171,7 +171,7 @@ mod tests {
             ("this host", 7, RTN_LOCAL, Some(Via::Here)),
             ("a broadcast", 7, RTN_BROADCAST, None),
             ("unreachable", 7, 7, Some(Via::Nowhere)),
-            // The kind of the attribute that told the router.
+            // The type of the attribute that contained the router.
             ("by version 6", HEAD + 8 + 2, 18, Some(Via::Routers)),
             ("on a link", HEAD + 8 + 2, 99, Some(Via::Link(7))),
         ] {

@@ -1,6 +1,6 @@
-//! Flows of UDP that the kernel follows. It judges only the first packet of one: who goes on to ask from the same port
-//! would ask an endpoint that is gone for as long as he asks. Follows k8s.io/kubernetes/pkg/proxy/conntrack; the messages
-//! are those of ctnetlink (linux/netfilter/nfnetlink_conntrack.h).
+//! UDP flows in the kernel's connection tracking. Rules only apply to the first packet of a flow: a client that keeps
+//! using one source port would reach a removed endpoint forever. Follows k8s.io/kubernetes/pkg/proxy/conntrack; the
+//! messages are those of ctnetlink (linux/netfilter/nfnetlink_conntrack.h).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -29,21 +29,21 @@ const UDP: u8 = 17;
 
 type Places = BTreeSet<SocketAddrV4>;
 
-/// Where clients of UDP services come in, and the endpoints that serve them: also those that no new client is led to.
+/// The addresses of UDP services, and the endpoints that serve them, including those that get no new clients.
 #[derive(Debug, Default, PartialEq)]
 pub(in super::super) struct Fronts {
     by_address: BTreeMap<SocketAddrV4, Places>,
     by_node_port: BTreeMap<u16, Places>,
 }
 
-/// A flow of UDP.
+/// A UDP flow.
 #[derive(Debug, PartialEq)]
 struct Flow {
-    /// Where the client sends to.
+    /// The destination of the client.
     to: SocketAddrV4,
-    /// Who answers.
+    /// The source of the replies.
     from: SocketAddrV4,
-    /// By what the kernel finds it: attributes of a message.
+    /// The attributes by which the kernel identifies it.
     handle: Vec<u8>,
 }
 
@@ -58,10 +58,10 @@ impl Fronts {
                 .chain(&port.balancer_ips);
             for address in addresses {
                 let at = SocketAddrV4::new(*address, port.port);
-                // Of two services with one address and port, the first has it.
+                // If two services have the same address and port, the first one gets it.
                 fronts.by_address.entry(at).or_insert(serving.clone());
             }
-            // Any host may be asked by this port, also one that has no part in it: where nobody serves, no flow is judged.
+            // The node port number may be in use on any other host: without endpoints no flow is judged by it.
             if let Some(node_port) = port.node_port.filter(|_| !serving.is_empty()) {
                 fronts.by_node_port.entry(node_port).or_insert(serving);
             }
@@ -69,7 +69,7 @@ impl Fronts {
         fronts
     }
 
-    /// Ports of the host over UDP, at its addresses, each with who answers there.
+    /// UDP host ports at the host's addresses, with the zone that serves each.
     pub(in super::super) fn of_host(
         ports: impl Iterator<Item = (SocketAddrV4, SocketAddrV4)>,
     ) -> Fronts {
@@ -83,7 +83,7 @@ impl Fronts {
         self.by_address.is_empty() && self.by_node_port.is_empty()
     }
 
-    /// Whether a flow to a service is answered by somebody who does not serve it.
+    /// Whether the replies of a service's flow come from an address that does not serve it.
     fn is_stale(&self, flow: &Flow) -> bool {
         let by_address = self.by_address.get(&flow.to);
         let serving = by_address.or_else(|| self.by_node_port.get(&flow.to.port()));
@@ -91,10 +91,10 @@ impl Fronts {
     }
 }
 
-/// Ends flows to services that lead to nobody who serves them; tells how many.
+/// Deletes flows of services to addresses that do not serve them; returns their number.
 ///
 /// # Errors
-/// The kernel does not tell, or may not be told.
+/// The kernel rejects a request.
 pub(in super::super) fn forget_stale(fronts: &Fronts) -> io::Result<usize> {
     if fronts.is_empty() {
         return Ok(0);
@@ -118,7 +118,7 @@ pub(in super::super) fn forget_stale(fronts: &Fronts) -> io::Result<usize> {
     Ok(ended)
 }
 
-/// What one side of a flow of UDP has as its own, or as the other's: an address and a port.
+/// The address and port of one direction of a UDP flow.
 fn place(tuple: &[u8], address: u16, port: u16) -> Option<SocketAddrV4> {
     let protocol = attribute(tuple, CTA_TUPLE_PROTO)?;
     if attribute(protocol, CTA_PROTO_NUM)? != [UDP] {
@@ -134,13 +134,13 @@ fn place(tuple: &[u8], address: u16, port: u16) -> Option<SocketAddrV4> {
     ))
 }
 
-/// The flow that the kernel tells; none where it is not one of UDP.
+/// Parses a flow; None if it is not UDP.
 fn flow(attributes: &[u8]) -> Option<Flow> {
     let asked = attribute(attributes, CTA_TUPLE_ORIG)?;
     let answered = attribute(attributes, CTA_TUPLE_REPLY)?;
     let mut handle = Vec::new();
     put(&mut handle, CTA_TUPLE_ORIG | NLA_F_NESTED, asked);
-    // Not another one that took its place meanwhile.
+    // Includes the id, so that a newer flow is not matched.
     for kind in [CTA_ID, CTA_ZONE] {
         if let Some(content) = attribute(attributes, kind) {
             put(&mut handle, kind, content);
@@ -181,7 +181,7 @@ mod tests {
 
     const CLIENT: ([u8; 4], u16) = ([10, 0, 0, 9], 5000);
 
-    /// A flow as the kernel tells it.
+    /// A flow as the kernel sends it.
     fn told(protocol: u8, to: ([u8; 4], u16), from: ([u8; 4], u16)) -> Vec<u8> {
         nested(&[
             (CTA_TUPLE_ORIG | NLA_F_NESTED, &tuple(protocol, CLIENT, to)),
@@ -307,7 +307,7 @@ mod tests {
             attribute(&found.handle, CTA_TUPLE_ORIG),
             attribute(&told, CTA_TUPLE_ORIG)
         );
-        // One of TCP, and what is cut anywhere, are none.
+        // TCP flows and truncated messages are skipped.
         assert_eq!(
             flow(&super::tests::told(6, ([10, 96, 0, 5], 53), CLIENT)),
             None

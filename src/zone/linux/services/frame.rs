@@ -1,4 +1,4 @@
-//! What every table of services has: where packets come in, and the maps by which they are led on.
+//! The fixed part of the table of services: base chains, and the maps that lead packets on.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -6,24 +6,24 @@ use std::net::Ipv4Addr;
 
 use super::super::network::ALIAS;
 
-/// The mark of connections that are to come back through this node, as kube-proxy's.
+/// The mark of connections that must be masqueraded, as in kube-proxy.
 pub(super) const MASQUERADE: &str = "0x4000";
-/// The maps of what is led and what is refused, by address and port.
+/// The maps of addresses and ports that lead to endpoints, and that are closed.
 pub(super) const BY_ADDRESS: (&str, &str) = ("services", "closed");
-/// The maps of what is led and what is refused, by port of the node.
+/// The same for node ports.
 pub(super) const BY_NODE_PORT: (&str, &str) = ("nodeports", "closed_nodeports");
-/// The map of addresses that only some may ask.
+/// The map of addresses with source ranges.
 pub(super) const GUARDED: &str = "guarded";
-/// The set of endpoints of this node, each with itself: one that comes back to itself is to be answered by this node.
+/// The set of endpoints on this node, each paired with itself: traffic of an endpoint to itself must be masqueraded.
 pub(super) const SELVES: &str = "selves";
 
-/// The set of cluster addresses: what comes to one of them and was not led on has no business there.
+/// The set of cluster addresses: packets to them that matched no port are rejected.
 pub(super) const CLUSTER_ADDRESSES: &str = "cluster_ips";
 
-/// The set of the ranges of all of the cluster's pods: who is not of them comes from the world.
+/// The set of the ranges of all pods in the cluster: everything else is external.
 pub(super) const PODS: &str = "pods";
 
-/// All sets, with what nft(8) is told of their elements.
+/// All sets, with their types.
 pub(super) const SETS: [(&str, &str); 3] = [
     (PODS, "ipv4_addr; flags interval"),
     (SELVES, "ipv4_addr . ipv4_addr . inet_proto . inet_service"),
@@ -39,21 +39,21 @@ pub(super) const MAPS: [(&str, &str); 5] = [
     (BY_NODE_PORT.1, "inet_proto . inet_service"),
 ];
 
-/// What the frame knows of its node.
+/// What the fixed part depends on.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// The host's address on the network of its pods, where it answers for names.
+    /// The host's address on the pods' network, where the name server listens.
     pub gateway: Ipv4Addr,
-    /// The addresses of the node at which its ports are asked, besides that one.
+    /// The other addresses of the node at which its node ports are served.
     pub addresses: Vec<Ipv4Addr>,
-    /// The range of services' addresses, if it is known: what goes to one that no service has stays here.
+    /// The range of service addresses, if known: packets to unused addresses in it are dropped.
     pub services: Option<String>,
 }
 
 /// A chain that every table has.
 pub(super) struct Chain {
     pub(super) name: &'static str,
-    /// Where packets come into it, if it is not others that lead there.
+    /// Its hook, if it is a base chain.
     hook: Option<&'static str>,
     pub(super) rules: Vec<String>,
 }
@@ -71,13 +71,13 @@ pub(super) fn chains(site: &Site) -> Vec<Chain> {
         services,
     } = site;
     let by_address = |map| format!("ip daddr . meta l4proto . th dport vmap @{map}");
-    // Ports of the node are not those of its loopback, as with kube-proxy.
+    // Like kube-proxy's, node ports are not served on the loopback.
     let addresses = addresses.iter().filter(|address| !address.is_loopback());
     let addresses: BTreeSet<_> = addresses.chain([gateway]).collect();
     let addresses = addresses.iter().map(ToString::to_string);
     let addresses = addresses.collect::<Vec<_>>().join(", ");
     let by_port = |map| format!("ip daddr {{ {addresses} }} meta l4proto . th dport vmap @{map}");
-    // No service becomes the name server of all pods.
+    // A service must not become the name server of all pods.
     let names = format!("ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 return");
     let refused = [
         names.clone(),
@@ -88,7 +88,7 @@ pub(super) fn chains(site: &Site) -> Vec<Chain> {
     let dispatch = ["jump dispatch".to_owned()];
     let refuse = ["ct state new jump refuse".to_owned()];
     let mut passing = refuse.to_vec();
-    // Else it would go out by the default route, to whoever is there.
+    // Otherwise it would leave by the default route, to any host that has the address.
     passing.extend(
         services
             .as_ref()
@@ -101,7 +101,7 @@ pub(super) fn chains(site: &Site) -> Vec<Chain> {
             None,
             &[
                 names,
-                // Who has a route to services by this node hears the answers of all endpoints by it.
+                // Clients that route to services through this node must get replies through it, whichever the endpoint.
                 format!(
                     "ip daddr @{CLUSTER_ADDRESSES} ip saddr != @{PODS} meta mark set meta mark | {MASQUERADE}"
                 ),
@@ -112,7 +112,7 @@ pub(super) fn chains(site: &Site) -> Vec<Chain> {
         chain("refuse", None, &refused),
         chain("rejecting", None, &["reject".to_owned()]),
         chain("dropping", None, &["drop".to_owned()]),
-        // Before addresses are translated: also what leads nowhere is for some only.
+        // Before address translation: source ranges also apply to closed ports.
         chain(
             "guard_prerouting",
             Some("filter hook prerouting priority -110"),
@@ -133,11 +133,11 @@ pub(super) fn chains(site: &Site) -> Vec<Chain> {
             "postrouting",
             Some("nat hook postrouting priority 99"),
             &[
-                // A mark that stayed would count again where the packet goes on in a tunnel.
+                // A remaining mark would apply again if the packet continues in a tunnel.
                 format!(
                     "meta mark & {MASQUERADE} == {MASQUERADE} meta mark set meta mark ^ {MASQUERADE} masquerade fully-random"
                 ),
-                // Only what was led: an endpoint's own traffic to itself is its own business.
+                // Only translated traffic: an endpoint's direct traffic to itself is not affected.
                 format!(
                     "ct status dnat ip saddr . ip daddr . meta l4proto . th dport @{SELVES} masquerade fully-random"
                 ),
@@ -161,8 +161,8 @@ pub(super) fn chains(site: &Site) -> Vec<Chain> {
     ]
 }
 
-/// What nft(8) is told for a table that has this and leads nowhere. A table that is `kept` keeps its sets, and its
-/// chains, of which all are empty then; else there is none before.
+/// The nft(8) commands for a table with this fixed part that leads nowhere. A table that is `kept` keeps its sets and
+/// its chains, which become empty; otherwise it is created anew.
 pub(super) fn script(name: &str, kept: bool, site: &Site) -> String {
     let mut script = match kept {
         true => format!("flush table ip {name}\n"),

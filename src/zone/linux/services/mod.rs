@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! prerouting, output ── dispatch ── @services ──── s/… chooses an endpoint
-//!                                └─ @nodeports ─── x/… judges who comes from the world ── s/…, l/…
+//!                                └─ @nodeports ─── x/… handles external clients ── s/…, l/…
 //! forward, input, output ─ refuse ─ @closed ────── reject or drop: no endpoint
 //! ```
-//! What a table is to hold is a value, [`Rules`], in a [`frame`] that is always the same; what nft(8) is told is the
-//! difference of two. Follows k8s.io/kubernetes/pkg/proxy/nftables.
+//! The desired content of a table is a value, [`Rules`], inside a fixed [`frame`]; nft(8) gets the difference of two
+//! such values. Follows k8s.io/kubernetes/pkg/proxy/nftables.
 
 pub(super) mod conntrack;
 mod frame;
@@ -29,36 +29,36 @@ use crate::blocking::blocking;
 use crate::meta::addresses::Network;
 use crate::net::services::{ServicePort, ServiceRouter};
 
-/// How long what nothing leads to any more is left: to the kernel it is in use for a while.
+/// How long unreferenced chains and sets are kept: for the kernel they are in use for a while.
 const REST: Duration = Duration::from_secs(1);
 
-/// The table of an agent's services. Clones are the same.
+/// The table of an agent's services. Clones share the same table.
 #[derive(Clone)]
 pub struct ServiceTable {
     state: Arc<Mutex<State>>,
 }
 
-/// What the kernel was brought to.
+/// The state of the kernel's table.
 struct State {
     name: String,
     site: Site,
-    /// The ranges of all of the cluster's pods.
+    /// The ranges of all pods in the cluster.
     pods: Arc<[Network]>,
     ruleset: Arc<Ruleset>,
-    /// What the table holds; none while that is not known.
+    /// The content of the table; None if unknown.
     held: Option<Rules>,
-    /// How often somebody else had changed rules when the table was seen to hold it.
+    /// The count of foreign rule changes when the table was last verified.
     seen: Option<u64>,
-    /// Chains and sets of the table that nothing leads to, by kind and name, and since when.
+    /// Unreferenced chains and sets of the table, by kind and name, and since when they are.
     rest: BTreeMap<(&'static str, String), Instant>,
-    /// What flows were judged by last; none while some of them may be stale.
+    /// The services by which flows were last checked; None if there may be stale flows.
     judged: Option<Fronts>,
-    /// It was said that flows cannot be judged.
+    /// Whether the failure to read flows was logged.
     is_blind: bool,
 }
 
 impl ServiceTable {
-    /// The table beside the network of a bridge, in a cluster whose pods have addresses of `pods`.
+    /// The table for the network of a bridge, in a cluster with pod addresses in `pods`.
     pub(super) fn new(
         bridge: &str,
         site: Site,
@@ -81,10 +81,10 @@ impl ServiceTable {
         }
     }
 
-    /// Makes these all ranges of the cluster's pods, at once if the table is there.
+    /// Sets the ranges of all pods in the cluster, at once if the table exists.
     ///
     /// # Errors
-    /// What nft(8) says; they count with the next change of services then.
+    /// The error of nft(8); the ranges are set with the next change of services then.
     pub(super) fn admit(&self, pods: &Arc<[Network]>) -> Result<(), String> {
         let mut state = self.state.lock();
         if state.pods == *pods {
@@ -117,8 +117,7 @@ impl ServiceRouter for ServiceTable {
 }
 
 impl State {
-    /// Ends flows that go where nobody is led to any more. What the kernel does not tell of them is no reason to lead
-    /// nobody.
+    /// Deletes flows to endpoints that are no longer used. A failure to read flows does not prevent other changes.
     fn judge(&mut self, fronts: Fronts) {
         if self.judged.as_ref() == Some(&fronts) {
             return;
@@ -128,7 +127,7 @@ impl State {
                 tracing::debug!(count, "flows to endpoints that are gone were ended");
                 self.judged = Some(fronts);
             }
-            // Tried again with the next look.
+            // Retried with the next check.
             Err(error) if !self.is_blind => {
                 self.is_blind = true;
                 tracing::warn!(
@@ -140,8 +139,8 @@ impl State {
         }
     }
 
-    /// Brings the table from what it holds to what it is to hold; looks whether it does where that is the same and
-    /// somebody changed rules.
+    /// Updates the table from its current to the desired content; if they are equal, verifies it if somebody changed
+    /// rules.
     fn carry_out(&mut self, rules: Rules) -> Result<(), String> {
         let foreign = self.ruleset.foreign();
         match self.held.take() {
@@ -178,7 +177,7 @@ impl State {
                     let before = self.make(shown, &rules)?;
                     self.rest.clear();
                     self.leave(&before, &rules);
-                    // Flows that began meanwhile were led nowhere.
+                    // Flows that began meanwhile bypassed the rules.
                     self.judged = None;
                 }
                 self.seen = Some(foreign);
@@ -188,7 +187,7 @@ impl State {
         Ok(())
     }
 
-    /// Notes what of `before` nothing leads to any more.
+    /// Records what in `before` is no longer referenced.
     fn leave(&mut self, before: &Rules, rules: &Rules) {
         let now = Instant::now();
         for (kind, gone) in before.gone_in(rules) {
@@ -201,11 +200,11 @@ impl State {
         self.rest.retain(|(kind, name), _| !is_used(kind, name));
     }
 
-    /// Removes what nothing led to for a while. What cannot be removed is tried again, and does no harm meanwhile.
+    /// Removes what has been unreferenced for a while. Failures are retried, and harmless meanwhile.
     fn tidy(&mut self, now: Instant) {
         let is_due = |since: &Instant| now.duration_since(*since) >= REST;
         let mut script = String::new();
-        // Chains, which come first, use the sets.
+        // Chains come first, because they use the sets.
         for ((kind, gone), _) in self.rest.iter().filter(|(_, since)| is_due(since)) {
             let _ = writeln!(script, "delete {kind} ip {} {gone}", self.name);
         }
@@ -224,15 +223,15 @@ impl State {
         }
     }
 
-    /// Makes a table that is not there, or not as it has to be, in one transaction: at no moment is there no service.
-    /// Fills one of which nobody knows what it holds, that of an earlier agent, or one that somebody changed; clients
-    /// stay with their endpoints, which are in sets. Gives what of it may have to go.
+    /// Creates a missing or incomplete table in one transaction, so that services work at every moment. A table with
+    /// unknown content (of an earlier agent, or changed by somebody) is filled; clients stay with their endpoints,
+    /// which are in sets. Returns what may have to be removed from it.
     fn make(&self, shown: Option<Shown>, rules: &Rules) -> Result<Rules, String> {
         let (name, site) = (&self.name, &self.site);
         if let Some(shown) = shown {
             let before = remains(shown, site);
             let script = frame::script(name, true, site) + &rules.since(&before, name);
-            // Another version's frame may not be filled.
+            // The fixed part of another version may be incompatible.
             if self.ruleset.change(&script).is_ok() {
                 return Ok(before);
             }
@@ -244,7 +243,7 @@ impl State {
     }
 }
 
-/// What a table still has once it leads nowhere: its sets, and chains without rules.
+/// The remaining content of a table that leads nowhere: its sets, and empty chains.
 fn remains(shown: Shown, site: &Site) -> Rules {
     let fixed = frame::chains(site);
     let is_fixed = |name: &str| fixed.iter().any(|chain| chain.name == name);
@@ -263,7 +262,7 @@ fn remains(shown: Shown, site: &Site) -> Rules {
     }
 }
 
-/// Whether a table has as much of everything as it has to.
+/// Whether a table has the right number of everything.
 fn holds(name: &str, shown: &Shown, rules: &Rules, site: &Site) -> Result<bool, String> {
     if !has_all(shown, rules, site) {
         return Ok(false);
@@ -279,7 +278,8 @@ fn holds(name: &str, shown: &Shown, rules: &Rules, site: &Site) -> Result<bool, 
     Ok(true)
 }
 
-/// Whether a table has the chains and sets that it has to, and as many rules. What nothing leads to may be there, too.
+/// Whether a table has the chains and sets that it should have, and the number of rules. There may be unreferenced
+/// ones, too.
 fn has_all(shown: &Shown, rules: &Rules, site: &Site) -> bool {
     let fixed = frame::chains(site);
     let fixed = fixed.iter().map(|chain| (chain.name, chain.rules.len()));
@@ -302,7 +302,7 @@ mod tests {
         }
     }
 
-    /// A table that holds `rules`, as it is shown.
+    /// A table with the content `rules`, as nft(8) shows it.
     fn shown(rules: &Rules) -> Shown {
         let fixed = frame::chains(&site()).into_iter();
         let fixed = fixed.map(|chain| (chain.name.to_owned(), chain.rules.len()));

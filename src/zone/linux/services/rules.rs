@@ -1,4 +1,4 @@
-//! What the table of services is to hold, as a value, and what nft(8) is told to bring it from one to another.
+//! The desired content of the table of services, as a value, and the nft(8) commands that change one into another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -11,21 +11,21 @@ use super::frame::{
 use crate::meta::addresses::Network;
 use crate::net::services::{Policy, ServicePort};
 
-/// How many clients a service remembers the endpoints of.
+/// For how many clients a service remembers the endpoint.
 const CLIENTS: usize = 65_536;
 
-/// What a table holds beside its frame.
+/// The content of a table besides its fixed part.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Rules {
-    /// Who stays with which endpoint: the sets' definitions by name.
+    /// Session affinity: the definitions of sets by name.
     pub(super) sets: BTreeMap<String, String>,
     /// The rules of chains by name.
     pub(super) chains: BTreeMap<String, Vec<String>>,
-    /// The elements of maps and sets, by name: keys, and what follows them.
+    /// The elements of maps and sets, by name: keys, and the text after them.
     pub(super) elements: BTreeMap<&'static str, BTreeMap<String, String>>,
 }
 
-/// The chains that choose an endpoint of a port, where they are used and there is one to choose.
+/// The chains that choose an endpoint of a port, if they are used and there is an endpoint.
 struct Chains {
     cluster: Option<String>,
     local: Option<String>,
@@ -40,37 +40,37 @@ impl Chains {
     }
 }
 
-/// The key of a port at an address.
+/// The key for a port at an address.
 fn key(address: Ipv4Addr, port: &ServicePort) -> String {
     format!("{address} . {} . {}", port.protocol.name(), port.port)
 }
 
 impl Rules {
-    /// What leads `ports` to their endpoints, in a cluster whose pods have addresses of `pods`.
+    /// The content for `ports`, in a cluster with pod addresses in `pods`.
     pub(super) fn of(ports: &[ServicePort], pods: &[Network]) -> Rules {
         let mut rules = Rules::default();
         rules.admit(pods);
         let chains: Vec<_> = ports.iter().map(|port| rules.inside(port)).collect();
-        // Later: nobody takes an address of the cluster by calling it one of the world.
+        // In a second pass, so that an external address cannot take over a cluster address.
         for (port, chains) in ports.iter().zip(&chains) {
             rules.outside(port, chains);
         }
         rules
     }
 
-    /// Makes these, of which none lies in another, all ranges of the cluster's pods.
+    /// Sets the ranges of all pods in the cluster, none of which contains another.
     pub(super) fn admit(&mut self, pods: &[Network]) {
         let ranges = pods.iter().map(|range| (range.to_string(), String::new()));
         self.elements.insert(PODS, ranges.collect());
     }
 
-    /// Takes in a port at its addresses in the cluster.
+    /// Adds a port at its cluster addresses.
     fn inside(&mut self, port: &ServicePort) -> Chains {
         let uses = |policy| {
             let outside = port.is_outside() && port.outside == policy;
             port.inside == policy || outside
         };
-        // Who is of the cluster itself and asks as the world does is held to no policy.
+        // Clients within the cluster that use external addresses are not subject to the policy.
         let cluster = (uses(Policy::Cluster) || port.is_outside())
             .then(|| self.choice(port, &port.cluster, "s"))
             .flatten();
@@ -85,7 +85,7 @@ impl Rules {
             let inside = chains.of(port.inside);
             self.lead(BY_ADDRESS, key(*address, port), inside, port, port.inside);
         }
-        // All that programs of the host say to one another is from its loopback to itself.
+        // On the loopback it would match all traffic between programs of the host.
         for at in port.local.iter().filter(|at| !at.ip().is_loopback()) {
             let (ip, protocol) = (at.ip(), port.protocol.name());
             let itself = format!("{ip} . {ip} . {protocol} . {}", at.port());
@@ -94,15 +94,15 @@ impl Rules {
         chains
     }
 
-    /// Takes in a port where the world comes to it.
+    /// Adds a port for external clients.
     fn outside(&mut self, port: &ServicePort, chains: &Chains) {
         let entry = match &chains.cluster {
             Some(cluster) if port.is_outside() => {
                 let mark = format!("meta mark set meta mark | {MASQUERADE}");
                 let mut rules = match port.outside {
-                    // Answers pass by this node, wherever the endpoint is.
+                    // Replies pass this node, wherever the endpoint is.
                     Policy::Cluster => vec![mark],
-                    // Who is of the cluster itself is not held to the endpoints of this node.
+                    // Clients within the cluster are not restricted to the endpoints of this node.
                     Policy::Local => vec![
                         format!("ip saddr @{PODS} goto {cluster}"),
                         format!("fib saddr type local {mark} goto {cluster}"),
@@ -125,7 +125,7 @@ impl Rules {
         if port.source_ranges.is_empty() || port.balancer_ips.is_empty() {
             return;
         }
-        // A rule each: ranges of a set may not overlap.
+        // A rule for each, because ranges in a set may not overlap.
         let ranges = port.source_ranges.iter();
         let allow = ranges.map(|range| format!("ip saddr {range} return"));
         let guard = self.chain("f", port, allow.chain(["drop".to_owned()]).collect());
@@ -135,20 +135,20 @@ impl Rules {
         }
     }
 
-    /// Takes in a chain of a port; gives its name.
+    /// Adds a chain for a port; returns its name.
     fn chain(&mut self, kind: &str, port: &ServicePort, rules: Vec<String>) -> String {
         let name = format!("{kind}/{}", port.name);
         self.chains.insert(name.clone(), rules);
         name
     }
 
-    /// Takes in an element; the first one of a key stays.
+    /// Adds an element; the first one for a key stays.
     fn put(&mut self, map: &'static str, key: String, verdict: &str) {
         let elements = self.elements.entry(map).or_default();
         elements.entry(key).or_insert_with(|| verdict.to_owned());
     }
 
-    /// Leads a key to a chain, and says how what no endpoint takes is refused.
+    /// Leads a key to a chain, or sets how it is rejected without endpoints.
     fn lead(
         &mut self,
         (open, closed): (&'static str, &'static str),
@@ -161,12 +161,12 @@ impl Rules {
             let elements = self.elements.get(map);
             elements.is_some_and(|elements| elements.contains_key(&key))
         };
-        // Of two services with one external address and port, the first by name has it.
+        // If two services have the same external address and port, the first by name gets it.
         if is_in(open) || is_in(closed) {
             return;
         }
         if port.endpoints(policy).is_empty() {
-            // Where another node has endpoints, who asks is to try that one.
+            // If another node has endpoints, the client should try that one.
             let verdict = match port.cluster.is_empty() {
                 true => " : goto rejecting",
                 false => " : goto dropping",
@@ -178,7 +178,7 @@ impl Rules {
         }
     }
 
-    /// A chain that chooses one of some endpoints; none where there are none.
+    /// A chain that chooses among some endpoints; None if there are none.
     fn choice(
         &mut self,
         port: &ServicePort,
@@ -214,10 +214,10 @@ impl Rules {
         Some(self.chain(kind, port, rules))
     }
 
-    /// The chain of an endpoint that remembers its clients, and the set of them.
+    /// The chain of an endpoint that remembers its clients, and their set.
     fn end(&mut self, port: &ServicePort, at: SocketAddrV4, stays: Duration) -> (String, String) {
         let seconds = stays.as_secs().max(1);
-        // A set keeps the time-out that it was made with.
+        // The timeout of a set cannot be changed, so it is part of its name.
         let place = format!("{}/{}/{}/{seconds}", port.name, at.ip(), at.port());
         let (end, set) = (format!("e/{place}"), format!("a/{place}"));
         self.sets.insert(
@@ -226,7 +226,7 @@ impl Rules {
         );
         self.chains.insert(
             end.clone(),
-            // Two rules: where the set is full, the first is not carried out to its end.
+            // Two rules: if the set is full, the first one is aborted.
             vec![
                 format!("update @{set} {{ ip saddr }}"),
                 format!("meta l4proto {} dnat ip to {at}", port.protocol.name()),
@@ -235,8 +235,8 @@ impl Rules {
         (end, set)
     }
 
-    /// What nft(8) is told for a table that holds `before` to hold this. Chains that are to go are left, without rules: a
-    /// kernel may take them for used still.
+    /// The nft(8) commands that change a table from `before` to this. Obsolete chains are kept without rules: a kernel
+    /// may consider them in use.
     pub(super) fn since(&self, before: &Rules, name: &str) -> String {
         let mut script = String::new();
         for (set, definition) in &self.sets {
@@ -245,7 +245,7 @@ impl Rules {
             }
         }
         let changed = |chain: &&String| before.chains.get(*chain) != self.chains.get(*chain);
-        // All first: they name one another.
+        // All chains first, because they refer to one another.
         for chain in self.chains.keys().filter(changed) {
             let _ = writeln!(
                 script,
@@ -276,7 +276,7 @@ impl Rules {
                 }
             }
         }
-        // Nothing leads there any more. That they are chains still does no harm.
+        // Nothing refers to them any more. The remaining chains are harmless.
         for (kind, gone) in before.gone_in(self).filter(|(kind, _)| *kind == "chain") {
             let _ = writeln!(script, "flush {kind} ip {name} {gone}");
         }
@@ -453,8 +453,8 @@ mod tests {
             "ip saddr @pods goto s/default/web/tcp/-",
             "fib saddr type local meta mark set meta mark | 0x4000 goto s/default/web/tcp/-",
         ];
-        // Endpoints are on another node only: whoever is of this node reaches them, the world is to ask there. That
-        // the addresses in the cluster lead to this node's only changes nothing of that.
+        // Endpoints are on another node only: clients on this node reach them, external ones must use that node.
+        // `internalTrafficPolicy: Local` makes no difference for this.
         for inside in [Policy::Cluster, Policy::Local] {
             let elsewhere = rules(&ServicePort {
                 local: Vec::new(),
@@ -507,7 +507,7 @@ mod tests {
                 &["10.0.0.1 . 10.0.0.1 . tcp . 8080"][..],
             ),
             ("of another", &[], &[]),
-            // All connections of the host's own programs would be its.
+            // It would match all connections between the host's programs.
             ("the loopback", &["127.0.0.1:6443"], &[]),
         ] {
             let port = ServicePort {

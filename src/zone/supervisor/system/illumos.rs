@@ -1,5 +1,5 @@
-//! illumos, in a reddwarf zone: the supervisor is a program of the host's own libraries. Processes are told apart by
-//! contract(5), one a child of ours: whatever a child starts is in its contract too.
+//! illumos, in a reddwarf zone: the supervisor runs with the host's own libraries. Processes are grouped by
+//! contract(5), one for each of our children: their descendants are in the same contract.
 
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::fs::{File, OpenOptions};
@@ -24,26 +24,26 @@ use crate::zone::{Identity, Rights, ZoneNetwork};
 
 /// What every root in a zone gets from the zone.
 pub(in super::super) const AROUND: &Surroundings = &NATIVE;
-/// The table of mounts, and what is between its columns (mnttab(5)).
+/// The mount table, and its column separator (mnttab(5)).
 pub(in super::super) const TABLE: (&str, u8) = ("/etc/mnttab", b'\t');
-/// Where the process id of the zone's init is, for who asks it to end the containers.
+/// The file with the process id of the zone's init, for the process that asks it to shut down.
 const SUPERVISOR: &str = "/var/run/reddwarf.pid";
-/// What tools that are under way are noted in; it ends with the zone.
+/// The directory of notes about running tools; it disappears with the zone.
 const NOTES: &str = "/var/run/reddwarf";
 
-/// Options of a mount are given and given back as text of at most so many bytes (`MAX_MNTOPT_STR`, sys/mntent.h).
+/// The maximum length of mount options, which are passed in and out as text (`MAX_MNTOPT_STR`, sys/mntent.h).
 const OPTIONS: usize = 1024;
-/// The options are text (sys/mount.h).
+/// Mount options are text (sys/mount.h).
 const MS_OPTIONSTR: c_int = 0x100;
 /// All processes of a contract (sys/procset.h).
 const P_CTID: c_int = 13;
-/// A contract ends all its members after an uncorrectable error of the hardware, and for nothing else
+/// The fatal event of our contracts: an uncorrectable hardware error; nothing else kills all members
 /// (sys/contract/process.h).
 const CT_PR_EV_HWERR: c_uint = 0x20;
-/// Only what all contracts have is read of a status (sys/contract.h).
+/// Only the common part of a status is read (sys/contract.h).
 const CTD_COMMON: c_int = 0;
 
-// libcontract(3LIB), mount(2), umount2(2), sigsend(2): each as its manual page declares it.
+// libcontract(3LIB), mount(2), umount2(2), sigsend(2): each declared as in its manual page.
 #[link(name = "contract")]
 unsafe extern "C" {
     fn ct_tmpl_set_critical(fd: c_int, events: c_uint) -> c_int;
@@ -61,7 +61,7 @@ unsafe extern "C" {
     fn sigsend(kind: c_int, id: c_int, signal: c_int) -> c_int;
 }
 
-/// What functions of libcontract return: 0, or the number of an error.
+/// The result of a libcontract function: 0, or an error number.
 fn contracted(result: c_int) -> io::Result<()> {
     match result {
         0 => Ok(()),
@@ -69,7 +69,7 @@ fn contracted(result: c_int) -> io::Result<()> {
     }
 }
 
-/// What system calls return: 0, or -1 with `errno` set.
+/// The result of a system call: 0, or -1 with `errno` set.
 fn called(result: c_int) -> io::Result<()> {
     match result {
         0 => Ok(()),
@@ -81,13 +81,13 @@ fn text(path: &Path) -> io::Result<CString> {
     Ok(CString::new(path.as_os_str().as_bytes())?)
 }
 
-/// The contract of a child. Dropping it lets it go: nobody waits for its events.
+/// The contract of a child. Dropping it abandons it: nobody waits for its events.
 pub(in super::super) struct Cell(c_int);
 
 impl Cell {
-    /// Ends the child and all that it started.
+    /// Kills the child and its descendants.
     pub(in super::super) fn kill(&self) {
-        // SAFETY: plain numbers. A contract without members is no error that matters.
+        // SAFETY: plain numbers. A contract without members is not a relevant error.
         let _ = unsafe { sigsend(P_CTID, self.0, 9) };
     }
 }
@@ -102,14 +102,14 @@ impl Drop for Cell {
     }
 }
 
-/// From now on, children of this thread are born into contracts of their own. A template is a thread's.
+/// Makes children of this thread start in contracts of their own. Templates are per thread.
 fn template() -> io::Result<File> {
     let template = OpenOptions::new()
         .read(true)
         .write(true)
         .open("/system/contract/process/template")?;
     let fd = template.as_raw_fd();
-    // SAFETY: the descriptor is that of a template of processes, and open for as long as `template` lives.
+    // SAFETY: the descriptor is that of a process template, and open for as long as `template` lives.
     unsafe {
         contracted(ct_tmpl_set_critical(fd, 0))?;
         contracted(ct_tmpl_set_informative(fd, 0))?;
@@ -119,7 +119,7 @@ fn template() -> io::Result<File> {
     Ok(template)
 }
 
-/// The contract that this thread made last.
+/// The contract that this thread created last.
 fn latest() -> io::Result<Cell> {
     let latest = File::open("/system/contract/process/latest")?;
     let mut status = std::ptr::null_mut();
@@ -132,7 +132,7 @@ fn latest() -> io::Result<Cell> {
     }
 }
 
-/// Starts a child in a contract of its own.
+/// Starts a child in its own contract.
 pub(in super::super) fn spawn(mut command: Command, _: Sight) -> io::Result<(u32, Cell)> {
     // The template ends with the thread.
     let spawned = std::thread::spawn(move || -> io::Result<(u32, Cell)> {
@@ -145,7 +145,7 @@ pub(in super::super) fn spawn(mut command: Command, _: Sight) -> io::Result<(u32
         .map_err(|_| io::Error::other("a thread broke"))?
 }
 
-/// The program of this process: by its name, for one that was replaced meanwhile is found by no other.
+/// The program of this process, by path: a replaced one cannot be found in any other way.
 pub(in super::super) fn program() -> io::Result<PathBuf> {
     Ok(native::INIT.into())
 }
@@ -160,13 +160,13 @@ pub(in super::super) fn root_of(pid: Pid) -> io::Result<PathBuf> {
     std::fs::read_link(format!("/proc/{}/path/root", pid.as_raw_nonzero()))
 }
 
-/// Takes an identity. What a process of it may do is what illumos gives it: there are no capabilities.
+/// Switches to a user. Its privileges are those of illumos: there are no capabilities.
 pub(in super::super) fn assume(
     _: &Rights,
     Identity { uid, gid, groups }: &Identity,
 ) -> Result<(), Failure> {
     let count = at("take the groups", c_int::try_from(groups.len()))?;
-    // SAFETY: `groups` has `count` elements of the type that is wanted; the others are plain numbers.
+    // SAFETY: `groups` has `count` elements of the required type; the others are plain numbers.
     unsafe {
         at(
             "take the groups",
@@ -177,12 +177,12 @@ pub(in super::super) fn assume(
     }
 }
 
-/// There is no such thing here: roots are mounted without set-user-id programs instead.
+/// This does not exist here: roots are mounted without set-user-id programs instead.
 pub(in super::super) fn gain_no_more() -> Result<(), Failure> {
     Err("illumos has no no_new_privs".into())
 }
 
-/// There is no such thing here, and zones refuse who wants it.
+/// This does not exist here, and zones with a filter are rejected.
 pub(in super::super) fn confine(_: &Rights) -> Result<(), Failure> {
     Err("illumos has no filters of system calls".into())
 }
@@ -209,11 +209,11 @@ pub(in super::super) fn terminal(_: &Stage) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(pair)
 }
 
-/// How things are mounted here.
+/// The mount operations of this system.
 pub(in super::super) struct Kernel;
 
 impl Kernel {
-    /// The one that we run on.
+    /// Those of the running system.
     pub(in super::super) fn here() -> Self {
         Kernel
     }
@@ -227,8 +227,8 @@ fn mounted(source: &Path, target: &Path, kind: &str, options: &str) -> io::Resul
     place
         .ok_or(io::ErrorKind::InvalidInput)?
         .copy_from_slice(options.as_bytes());
-    // SAFETY: all texts end with a zero and live during the call; the buffer of options is of the length that is said,
-    // and written within it. There are no other data, which is what the null pointer and the 0 say.
+    // SAFETY: all texts end with a zero and live during the call; the option buffer has the given length, and is only
+    // written within it. There are no other data, as the null pointer and the 0 say.
     called(unsafe {
         mount(
             source.as_ptr(),
@@ -269,14 +269,14 @@ impl Mounts for Kernel {
     }
 }
 
-/// Takes away what is mounted at a path.
+/// Unmounts what is mounted at a path.
 pub(in super::super) fn unmount(path: &Path) -> Result<(), Errno> {
     let path = text(path).map_err(errno)?;
     // SAFETY: the text ends with a zero and lives during the call.
     called(unsafe { umount2(path.as_ptr(), 0) }).map_err(errno)
 }
 
-/// Makes a directory that is kept in memory, for everybody to write, with at most so many bytes.
+/// Mounts a tmpfs that everybody can write to, with this size limit in bytes.
 pub(in super::super) fn tmpfs(path: &Path, size: Option<u64>) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::create_dir_all(path)?;
@@ -285,10 +285,10 @@ pub(in super::super) fn tmpfs(path: &Path, size: Option<u64>) -> io::Result<()> 
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o1777))
 }
 
-/// Names the host that the zone is.
+/// Sets the zone's host name.
 pub(in super::super) fn name_host(name: &str) -> io::Result<()> {
     let length = c_int::try_from(name.len()).map_err(io::Error::other)?;
-    // SAFETY: the text is of the length that is said, and only read.
+    // SAFETY: the text has the given length, and is only read.
     called(unsafe { libc::sethostname(name.as_ptr().cast(), length) })
 }
 
@@ -299,12 +299,12 @@ pub(in super::super) fn supervisor(words: &[String]) -> Option<Pid> {
     Pid::from_raw(text.trim().parse().ok()?)
 }
 
-/// Ends the zone: its brand does not start an init again, and it halts with this one.
+/// Ends the zone: its brand does not restart init, so it halts with this process.
 pub(in super::super) fn end_zone() -> io::Result<()> {
     std::process::exit(0)
 }
 
-/// What comes before a zone is supervised: nobody else does it, for there is no SMF.
+/// What has to be done before supervising a zone: without SMF nobody else does it.
 pub(in super::super) fn bring_up(configuration: &Configuration) -> io::Result<()> {
     std::fs::write(SUPERVISOR, std::process::id().to_string())?;
     let (name, value) = native::IPMGMTD_ENVIRONMENT;
@@ -322,7 +322,7 @@ pub(in super::super) fn bring_up(configuration: &Configuration) -> io::Result<()
     runtime.block_on(furnish(configuration))
 }
 
-/// Gives the zone its addresses and mounts its datasets.
+/// Adds the zone's addresses and mounts its datasets.
 async fn furnish(configuration: &Configuration) -> io::Result<()> {
     let tools = HostTools::new(None, Path::new(NOTES))?;
     let spec = &configuration.spec;
@@ -366,12 +366,12 @@ async fn furnish(configuration: &Configuration) -> io::Result<()> {
     Ok(())
 }
 
-/// The end of an init that cannot go on: the zone halts with it, and what it said is on the zone's console.
+/// Ends an init that cannot continue: the zone halts with it, and its messages are on the zone's console.
 pub(in super::super) fn give_up() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Complaints go to the zone's console: an init is started without any stream.
+/// Sends messages to the zone's console, because an init is started without any stream.
 pub(in super::super) fn open_console() {
     if let Ok(console) = OpenOptions::new().write(true).open("/dev/console") {
         let _ = rustix::stdio::dup2_stdout(&console);

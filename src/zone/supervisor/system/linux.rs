@@ -1,4 +1,4 @@
-//! Linux, and Linux on illumos, which lacks much of it.
+//! Linux, and lx, which lacks much of it.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -24,21 +24,21 @@ pub(in super::super) use super::super::seccomp::confine;
 
 /// What every root in a zone gets from the zone.
 pub(in super::super) const AROUND: &Surroundings = &LX;
-/// The table of mounts, and what is between its columns.
+/// The mount table, and its column separator.
 pub(in super::super) const TABLE: (&str, u8) = ("/proc/self/mounts", b' ');
 
-/// What is known of a child beside its process: nothing.
+/// Nothing is known of a child besides its process.
 #[derive(Default)]
 pub(in super::super) struct Cell;
 
 impl Cell {
-    /// Ends the child and all that it started, where the kernel knows what that is.
+    /// Does nothing: namespaces or roots end descendants here.
     pub(in super::super) fn kill(&self) {}
 }
 
 /// Starts a child.
 pub(in super::super) fn spawn(mut command: Command, sight: Sight) -> io::Result<(u32, Cell)> {
-    // A namespace that a thread made or joined is where its children are born; the thread ends with that.
+    // A child starts in the namespace that its thread created or joined; the thread ends with that.
     let spawned = std::thread::spawn(move || -> io::Result<u32> {
         match sight {
             Sight::Beside(pid) => {
@@ -73,7 +73,7 @@ pub(in super::super) fn root_of(pid: Pid) -> io::Result<PathBuf> {
     std::fs::read_link(format!("/proc/{}/root", pid.as_raw_nonzero()))
 }
 
-/// Takes an identity and gives up every right that it does not have.
+/// Switches to a user and gives up every privilege that it does not have.
 pub(in super::super) fn assume(
     rights: &Rights,
     Identity { uid, gid, groups }: &Identity,
@@ -83,7 +83,7 @@ pub(in super::super) fn assume(
             if !rights.capabilities.iter().any(|wanted| wanted == name) {
                 let one = CapabilitySet::from_bits_retain(1 << number);
                 match rustix::thread::remove_capability_from_bounding_set(one) {
-                    // One that this kernel does not know cannot be had either.
+                    // A capability unknown to this kernel cannot be held either.
                     Err(Errno::INVAL) => {}
                     other => at(format!("give up {name}"), other)?,
                 }
@@ -107,13 +107,13 @@ pub(in super::super) fn assume(
     )
 }
 
-/// Gives up gaining rights by what is executed.
+/// Sets `no_new_privs`.
 pub(in super::super) fn gain_no_more() -> Result<(), Failure> {
     let given_up = rustix::thread::set_no_new_privs(true);
     at("give up gaining rights", given_up)
 }
 
-/// A terminal: its master and its slave. That of a container is its `/dev/console` too, where it has a `/dev` of its own.
+/// A terminal: its master and its slave. A container's terminal is also its `/dev/console`, if it has its own `/dev`.
 pub(in super::super) fn terminal(stage: &Stage) -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let multiplexer = match stage.walls {
@@ -131,7 +131,7 @@ pub(in super::super) fn terminal(stage: &Stage) -> io::Result<(OwnedFd, OwnedFd)
         Walls::Roots => rustix::fs::open(name.as_c_str(), flags, Mode::empty())?,
     };
     if stage.walls == Walls::Namespaces && stage.join.is_none() {
-        // A root that cannot be written has none, which hurts nobody. By descriptors: a volume may bring other names.
+        // A read-only root has none, which does no harm. Through descriptors, because a volume may contain links.
         let _ = beneath::root(Path::new("/"))
             .and_then(|root| beneath::ensure(root, Path::new("/dev/console"), false))
             .and_then(|console| {
@@ -142,7 +142,7 @@ pub(in super::super) fn terminal(stage: &Stage) -> io::Result<(OwnedFd, OwnedFd)
     Ok((master, slave))
 }
 
-/// How things are mounted here.
+/// The mount operations of this system.
 pub(in super::super) enum Kernel {
     /// Linux on illumos.
     Lx,
@@ -151,7 +151,7 @@ pub(in super::super) enum Kernel {
 }
 
 impl Kernel {
-    /// The one that we run on.
+    /// Those of the running system.
     pub(in super::super) fn here() -> Self {
         let version = rustix::system::uname()
             .version()
@@ -200,12 +200,12 @@ impl Mounts for Kernel {
     }
 }
 
-/// Takes away what is mounted at a path.
+/// Unmounts what is mounted at a path.
 pub(in super::super) fn unmount(path: &Path) -> Result<(), Errno> {
     rustix::mount::unmount(path, UnmountFlags::empty())
 }
 
-/// Makes a directory that is kept in memory, for everybody to write, with at most so many bytes.
+/// Mounts a tmpfs that everybody can write to, with this size limit in bytes.
 pub(in super::super) fn tmpfs(path: &Path, size: Option<u64>) -> io::Result<()> {
     let size = size.map_or(String::new(), |size| format!(",size={size}"));
     let data = std::ffi::CString::new(format!("mode=1777{size}"))?;
@@ -220,17 +220,17 @@ pub(in super::super) fn tmpfs(path: &Path, size: Option<u64>) -> io::Result<()> 
     )?)
 }
 
-/// Names the host that the zone is.
+/// Sets the zone's host name.
 pub(in super::super) fn name_host(name: &str) -> io::Result<()> {
     Ok(rustix::system::sethostname(name.as_bytes())?)
 }
 
-/// The first process of the zone, for another one that is started as its init: by zoneadm(8), for `shutdown`.
+/// The first process of the zone, for another one that zoneadm(8) starts as its init, for `shutdown`.
 pub(in super::super) fn supervisor(_: &[String]) -> Option<Pid> {
     (std::process::id() != 1).then_some(Pid::INIT)
 }
 
-/// Ends the zone that this process is the init of: by its own end it would boot again.
+/// Shuts the zone down whose init this process is: if it just ended, the zone would boot again.
 pub(in super::super) fn end_zone() -> io::Result<()> {
     if std::process::id() != 1 {
         return Err(io::ErrorKind::PermissionDenied.into());
@@ -240,22 +240,22 @@ pub(in super::super) fn end_zone() -> io::Result<()> {
     )?)
 }
 
-/// What comes before a zone is supervised. lxinit has brought the network up.
+/// What has to be done before supervising a zone. lxinit has brought the network up.
 pub(in super::super) fn bring_up(_: &Configuration) -> io::Result<()> {
     let shm = Path::new("/dev/shm");
     if let Err(error) = tmpfs(shm, Some(super::super::boot::SHARED_MEMORY)) {
-        // Few programs want it.
+        // Few programs need it.
         eprintln!("reddwarf init: {}: {error}", shm.display());
     }
     Ok(())
 }
 
-/// The end of an init that cannot go on: there is none, for the zone would be booted again.
+/// Called for an init that cannot continue: it does not end, because the zone would be booted again.
 pub(in super::super) fn give_up() -> ExitCode {
     loop {
         std::thread::park();
     }
 }
 
-/// Complaints go where init was started with, or nowhere.
+/// Messages go to the stream that init was started with, if any.
 pub(in super::super) fn open_console() {}

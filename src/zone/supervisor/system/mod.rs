@@ -1,5 +1,5 @@
-//! What a supervisor asks of the kernel that it runs on, where kernels differ: Linux, be it the host's own or that of an
-//! lx zone, and illumos, in reddwarf zones.
+//! The operations of a supervisor that differ between kernels: Linux (the host's own, or that of an lx zone) and
+//! illumos (in reddwarf zones).
 
 #[cfg(target_os = "illumos")]
 mod illumos;
@@ -11,7 +11,7 @@ pub(super) use illumos::*;
 #[cfg(target_os = "linux")]
 pub(super) use linux::*;
 
-/// Whose processes a child sees.
+/// Which processes a child sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sight {
     /// Those of the supervisor.
