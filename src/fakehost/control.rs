@@ -1,4 +1,4 @@
-//! `fakehost ctl`: what happens to a host from outside.
+//! `fakehost ctl`: causes events on a host from outside.
 
 use std::io;
 use std::path::Path;
@@ -33,10 +33,10 @@ const HELP: &str = "fakehost --root DIR ctl ...
   log                               what ran
   state                             the host's state as JSON";
 
-/// Makes a host as `ctl init` says.
+/// Creates a host with the options of `ctl init`.
 ///
 /// # Errors
-/// A wrong command line, or a directory that cannot be one.
+/// An invalid command line, or an unusable directory.
 pub fn init(root: &Path, args: &[String]) -> Result<i32, String> {
     let parsed = getopt(args, "cf:i:p:m:s:n:b:", &[]).map_err(|bad| format!("{bad:?}\n{HELP}"))?;
     let mut layout = Layout {

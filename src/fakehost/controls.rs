@@ -1,4 +1,4 @@
-//! prctl(1) of zones (cmd/prctl/prctl.c).
+//! prctl(1) for zones (cmd/prctl/prctl.c).
 
 use super::exit;
 use super::getopt::getopt;
@@ -11,7 +11,7 @@ const USAGE: &str = "usage:
 \tprctl [-P] [-t [basic | privileged | system]
 \t[-n name] [-i process | task | project | zone] id ...";
 
-/// The controls of a zone (os/zone.c).
+/// The resource controls of a zone (os/zone.c).
 const CONTROLS: &[&str] = &[
     "zone.cpu-cap",
     "zone.cpu-shares",
@@ -55,7 +55,7 @@ pub fn prctl(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     let kinds = ['s', 'r', 'x'].into_iter().filter(|kind| parsed.has(*kind));
     let mut kinds: Vec<char> = kinds.collect();
     if kinds.is_empty() && value.is_some() && !parsed.has('e') {
-        // A value alone is set.
+        // A value without an action is set.
         kinds.push('s');
     }
     let control = parsed.value('n').map(str::to_owned);
@@ -133,14 +133,14 @@ pub fn prctl(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         .init
         .as_ref()
         .map_or(1000 + zone.id, |(pid, _)| u64::from(*pid));
-    // What is wrong with the process that was taken is told after its name.
+    // An error about the target process is reported after its name.
     let failed = |run: &mut Run, why: &str| {
         run.complain(&format!("{pid}:\tinit\nprctl: {why}"));
         Ok(exit::ERROR)
     };
     let control_of = control.clone().unwrap_or_default();
     let now = zone.rctls.get(&control_of).cloned();
-    // Only privileged values are kept here: those of the system, which every control has, cannot be changed.
+    // Only privileged values are stored here: the system's values, which every control has, cannot be changed.
     match (kinds.as_slice(), now) {
         (['x'], None) => return failed(run, "no matching resource control found for deletion"),
         (['x'], Some(_)) => {

@@ -1,4 +1,4 @@
-//! The files of a host below its root directory.
+//! The files of a host, below its root directory.
 
 use std::fs;
 use std::io;
@@ -7,22 +7,22 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// A change on disk. Each may be made again after a part of it was made: the value that it belongs to is written
-/// before, and again after it.
+/// A change on disk. It can be repeated after it was done in part: the state that it belongs to is written before it,
+/// and again after it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DiskOp {
-    /// Makes the empty files of a dataset.
+    /// Creates the empty file tree of a dataset.
     Fresh {
         /// Its id.
         id: u64,
     },
     /// Copies the files of a dataset or snapshot.
     Copy {
-        /// Where they are.
+        /// The source.
         from: Files,
         /// The id of the copy.
         to: u64,
-        /// Directories in the global zone that belong to others.
+        /// Directories in the global zone that belong to other datasets.
         except: Vec<String>,
     },
     /// Removes the files of a dataset that is not mounted, or of a snapshot.
@@ -30,33 +30,33 @@ pub enum DiskOp {
         /// Its id.
         id: u64,
     },
-    /// Puts the files of a dataset at a directory.
+    /// Mounts the files of a dataset at a directory.
     Mount {
         /// Its id.
         id: u64,
         /// The directory in the global zone.
         at: String,
     },
-    /// Takes them away again; an empty directory stays.
+    /// Unmounts them; an empty directory stays.
     Unmount {
         /// Its id.
         id: u64,
         /// The directory in the global zone.
         at: String,
     },
-    /// Makes a directory and those above it.
+    /// Creates a directory and its parents.
     Directory {
         /// The directory in the global zone.
         at: String,
         /// Its mode.
         mode: u32,
     },
-    /// Removes an empty directory; one that is not stays.
+    /// Removes a directory if it is empty.
     RemoveDirectory {
         /// The directory in the global zone.
         at: String,
     },
-    /// Removes a directory and all below.
+    /// Removes a directory recursively.
     RemoveTree {
         /// The directory in the global zone.
         at: String,
@@ -70,7 +70,7 @@ pub enum DiskOp {
     },
 }
 
-/// Where the files of a dataset or a snapshot are.
+/// The location of the files of a dataset or a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Files {
     /// Mounted at a directory in the global zone.
@@ -79,7 +79,7 @@ pub enum Files {
     Of(u64),
 }
 
-/// What a path is.
+/// The type of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A directory.
@@ -92,7 +92,7 @@ pub enum Kind {
     Other,
 }
 
-/// The directory that a host is in.
+/// The directory of a host.
 #[derive(Debug, Clone)]
 pub struct Disk {
     root: PathBuf,
@@ -111,7 +111,7 @@ impl Disk {
         &self.root
     }
 
-    /// The real path of a path in the global zone. One that is in the host's directory already stays as it is.
+    /// The real path of a path in the global zone. A path that is already in the host's directory stays unchanged.
     pub fn real(&self, path: &str) -> PathBuf {
         if Path::new(path).starts_with(&self.root) {
             return PathBuf::from(path);
@@ -131,17 +131,17 @@ impl Disk {
         self.root.join("var/fakehost/data").join(id.to_string())
     }
 
-    /// What is at a path in the global zone; links are not followed.
+    /// The type of the file at a path in the global zone; links are not followed.
     pub fn kind(&self, path: &str) -> Option<Kind> {
         kind(&self.real(path))
     }
 
-    /// What is at a path below the files of a dataset.
+    /// The type of the file at a path below the files of a dataset.
     pub fn kind_in(&self, files: &Files, path: &str) -> Option<Kind> {
         kind(&self.files(files).join(path))
     }
 
-    /// Whether something is at a path in the global zone, through links.
+    /// Whether a path in the global zone exists, following links.
     pub fn exists(&self, path: &str) -> bool {
         self.real(path).exists()
     }
@@ -153,13 +153,13 @@ impl Disk {
             .map(|m| m.mode() & 0o7777)
     }
 
-    /// Whether a directory below the files of a dataset has nothing in it; one that is not there has nothing.
+    /// Whether a directory below the files of a dataset is empty; a missing one counts as empty.
     pub fn is_empty_in(&self, files: &Files, path: &str) -> bool {
         let entries = fs::read_dir(self.files(files).join(path));
         entries.map_or(true, |mut entries| entries.next().is_none())
     }
 
-    /// Bytes in files, without those below directories of others.
+    /// The total size of files in bytes, without directories of other datasets.
     pub fn bytes(&self, files: &Files, except: &[String]) -> u64 {
         let except: Vec<PathBuf> = except.iter().map(|p| self.real(p)).collect();
         let (mut sum, mut left) = (0, vec![self.files(files)]);
@@ -176,7 +176,7 @@ impl Disk {
         sum
     }
 
-    /// Makes a change.
+    /// Applies a change.
     pub fn apply(&self, op: &DiskOp) -> io::Result<()> {
         match op {
             DiskOp::Fresh { id } => fs::create_dir_all(self.data(*id)),
@@ -246,7 +246,7 @@ fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Copies a directory with modes, owners (where allowed) and links; sockets and devices are left out.
+/// Copies a directory with modes, owners (if permitted) and links; sockets and devices are left out.
 fn copy_tree(from: &Path, to: &Path, except: &[PathBuf]) -> io::Result<()> {
     fs::create_dir(to)?;
     for entry in fs::read_dir(from)? {
@@ -273,7 +273,7 @@ fn copy_tree(from: &Path, to: &Path, except: &[PathBuf]) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives a copy its original's owner; without the privilege it stays the caller's.
+/// Sets the owner of a copy to that of its original; without the privilege it stays the caller's.
 fn own(from: &Path, to: &Path) {
     if let Ok(meta) = fs::symlink_metadata(from) {
         let _ = std::os::unix::fs::lchown(to, Some(meta.uid()), Some(meta.gid()));

@@ -26,7 +26,7 @@ const LONG: &[(&str, char)] = &[
     ("root-dir", 'R'),
 ];
 
-/// Properties that can be set, with what each is when nothing is.
+/// Writable properties, with their defaults.
 const PROPERTIES: &[&str] = &[
     "mtu",
     "protection",
@@ -40,22 +40,22 @@ const PROPERTIES: &[&str] = &[
     "promisc-filtered",
     "dynamic-methods",
 ];
-/// Properties that are only read.
+/// Read-only properties.
 const READ_ONLY: &[&str] = &[
     "rxrings-available",
     "txrings-available",
     "cpus-effective",
     "state",
 ];
-/// What `protection` can hold.
+/// The values of `protection`.
 const PROTECTIONS: &[&str] = &["mac-nospoof", "restricted", "ip-nospoof", "dhcp-nospoof"];
 
-/// No such property.
+/// The error for an unknown property.
 const UNKNOWN: &str = "object not found";
-/// A value that the property does not take.
+/// The error for an invalid value.
 const BAD_VALUE: &str = "invalid value";
 
-/// Ends with the text of `die`.
+/// Ends with an error, like `die`.
 fn die<T>(run: &mut Run, text: &str) -> Step<T> {
     run.end(exit::ERROR, &format!("dladm: {text}"))
 }
@@ -64,7 +64,7 @@ fn usage<T>(run: &mut Run) -> Step<T> {
     run.end(exit::ERROR, "usage:  dladm <subcommand> <args> ...")
 }
 
-/// Ends if there is no such link.
+/// Ends with an error if the link does not exist.
 fn must_exist(run: &mut Run, name: &str) -> Step {
     match run.host().link(name) {
         Some(_) => Ok(()),
@@ -72,7 +72,7 @@ fn must_exist(run: &mut Run, name: &str) -> Step {
     }
 }
 
-/// Ends if the link that is named is of another class.
+/// Ends with an error if the named link has another class.
 fn must_be(run: &mut Run, parsed: &Parsed, class: LinkClass, article: &str) -> Step {
     let Some(name) = parsed.rest.first() else {
         return Ok(());
@@ -156,12 +156,12 @@ pub fn dladm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
 }
 
 impl Host {
-    /// A link that is there now.
+    /// An existing link.
     fn link(&self, name: &str) -> Option<&Link> {
         self.links.get(name).filter(|link| link.active)
     }
 
-    /// Why a link cannot be deleted.
+    /// Whether a link is in use and so cannot be deleted.
     fn link_in_use(&self, name: &str) -> bool {
         self.link(name).is_some_and(|link| link.zone.is_some())
             || self.interfaces.contains_key(name)
@@ -171,7 +171,7 @@ impl Host {
                 .any(|link| link.active && link.over.as_deref() == Some(name))
     }
 
-    /// The largest packet that a link could take.
+    /// The upper limit for a link's MTU.
     fn mtu_limit(&self, link: &Link) -> u32 {
         match (&link.over, link.class) {
             (_, LinkClass::Etherstub) => 9000,
@@ -184,7 +184,7 @@ impl Host {
         }
     }
 
-    /// A property of a link that is in force.
+    /// The current value of a link property.
     pub fn link_property(&self, link: &Link, property: &str) -> String {
         if let Some(value) = link.properties.get(property) {
             return value.clone();
@@ -203,7 +203,7 @@ impl Host {
         }
     }
 
-    /// What is kept of a property that is set.
+    /// The value to store for a property.
     fn check_link_property(
         &self,
         name: &str,
@@ -339,7 +339,7 @@ fn create_vnic(run: &mut Run, parsed: &Parsed) -> Step<i32> {
         return die(run, &failed("operation not supported"));
     }
     let mac = match mac {
-        // The lowest bit of the first byte is that of groups.
+        // The lowest bit of the first byte marks group addresses.
         Some(bytes) if bytes[0] & 1 == 1 || bytes.iter().all(|b| *b == 0) => {
             return die(run, &failed("invalid MAC address value"));
         }
@@ -430,7 +430,7 @@ fn delete(run: &mut Run, parsed: &Parsed, etherstub: bool) -> Step<i32> {
         return die(run, "vnic deletion failed: link busy");
     }
     match parsed.has('t') && !link.temporary {
-        // What was made to last comes back with the next boot of the host.
+        // A persistent link comes back at the next boot of the host.
         true => {
             if let Some(link) = host.links.get_mut(name) {
                 link.active = false;
@@ -443,7 +443,7 @@ fn delete(run: &mut Run, parsed: &Parsed, etherstub: bool) -> Step<i32> {
     Ok(exit::OK)
 }
 
-/// The links that are shown: the one that is named, or all of a kind.
+/// The links to show: the named one, or all of a kind.
 fn chosen(host: &Host, parsed: &Parsed, wanted: impl Fn(&Link) -> bool) -> Vec<(String, Link)> {
     host.links
         .iter()
@@ -516,7 +516,7 @@ fn show_etherstub(run: &mut Run, parsed: &Parsed) -> Step<i32> {
     )
 }
 
-/// Ends if what scripts read is asked for without fields, or with all of them.
+/// Ends with an error if parsable output is requested without fields, or with all of them.
 fn must_say_fields(run: &mut Run, parsed: &Parsed) -> Step {
     let why = match (parsed.has('p'), parsed.value('o')) {
         (true, None) => "-p requires -o",

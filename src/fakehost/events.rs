@@ -1,4 +1,4 @@
-//! What happens to a host by itself: its own reboot, and that of a zone.
+//! Spontaneous events: a reboot of the host, and of a zone.
 
 use super::disk::Disk;
 use super::host::Host;
@@ -6,8 +6,8 @@ use super::run::{Run, Step};
 use super::zfs;
 use super::zoneadm::{Configured, OURS};
 
-/// What is left of a host when it goes down: persistent links and their properties, persistent addresses and routes,
-/// what is enabled, every dataset, every zone configuration. Nothing runs and nothing is mounted any more.
+/// The state of a host that goes down: only persistent links and properties, addresses, routes and services, datasets,
+/// and zone configurations remain. Nothing runs and nothing is mounted any more.
 fn goes_down(host: &mut Host, disk: &Disk) {
     host.boots += 1;
     host.zones.clear();
@@ -22,7 +22,7 @@ fn goes_down(host: &mut Host, disk: &Disk) {
         d.held_open = false;
     }
     for name in mounted {
-        // Nothing is in use any more, so nothing can refuse.
+        // Nothing is in use any more, so this cannot fail.
         let _ = host.unmount(&name, disk, true);
     }
     for pool in host.pools.values_mut() {
@@ -52,7 +52,7 @@ fn goes_down(host: &mut Host, disk: &Disk) {
     }
 }
 
-/// The host reboots. Zones that are to boot with it do.
+/// Reboots the host, with the zones that boot automatically.
 pub fn reboot_host(run: &mut Run) -> Step {
     if run.host().inits == super::Inits::Real {
         let zones: Vec<String> = run.host().zones.keys().cloned().collect();
@@ -62,7 +62,7 @@ pub fn reboot_host(run: &mut Run) -> Step {
     }
     let (host, disk) = run.view();
     goes_down(host, disk);
-    // What was unmounted is looked at on disk again.
+    // The unmounted files must be read again from disk.
     run.point("down")?;
     let (host, disk) = run.view();
     zfs::import(host, disk);
@@ -92,8 +92,8 @@ pub fn reboot_host(run: &mut Run) -> Step {
     Ok(())
 }
 
-/// The init of a zone exits: an lx zone boots again, with another id, and one whose brand has `restartinit` off halts. One
-/// that turns its zone `off` halts it in any brand. Nothing happens to a zone that does not run.
+/// Ends the init of a zone: an lx zone boots again, with another id, and one whose brand has `restartinit` off halts.
+/// With `off` a zone of any brand halts. Does nothing for a zone that is not running.
 pub fn end_init(run: &mut Run, zone: &str, off: bool) -> Step<bool> {
     let zones = &run.host().zones;
     let running = zones.get(zone);

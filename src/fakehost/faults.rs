@@ -1,56 +1,56 @@
-//! What is to go wrong, and when.
+//! Injected faults.
 
 use serde::{Deserialize, Serialize};
 
-/// One thing that goes wrong once.
+/// A fault that happens once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     /// Its number, given by the host.
     pub id: u64,
-    /// The tool, or nothing for every tool. Steps that others do for a tool have names of their own: `zoneadmd`,
-    /// `brand` (the install and uninstall hooks).
+    /// The tool; None for every tool. Helpers of a tool have their own names: `zoneadmd`, `brand` (the install and
+    /// uninstall hooks).
     pub tool: Option<String>,
-    /// A part of the command line, or nothing.
+    /// A part of the command line, if it matters.
     pub contains: Option<String>,
-    /// How many such commands from now, from 1.
+    /// Which of the matching commands from now on, counted from 1.
     pub nth: u64,
-    /// When in the command.
+    /// When during the command.
     pub when: When,
-    /// What.
+    /// What happens.
     pub action: Action,
 }
 
-/// When in a command.
+/// When a fault happens during a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum When {
-    /// Nothing is done yet.
+    /// Before anything is done.
     Before,
-    /// At the first point between two steps, or the one so named. A command without such a point goes on to its end.
+    /// At the first point between two steps, or at the one with this name. A command without such a point completes.
     Halfway(Option<String>),
-    /// Everything is done, nothing told.
+    /// When everything is done, before anything is reported.
     After,
 }
 
-/// What goes wrong.
+/// What a fault does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
-    /// The command ends with this status and text. What was done stays done.
+    /// The command ends with this status and text. Completed steps stay done.
     Fail {
         /// Exit status.
         code: i32,
-        /// The text on standard error, a line.
+        /// The text on standard error, one line.
         text: String,
     },
     /// The command is killed.
     Crash,
     /// The command waits until it is released or killed.
     Stall,
-    /// The caller is killed (in a process of its own) or told that the command was killed (in the same process); the
-    /// command goes on.
+    /// The caller is killed (if it is a separate process) or gets the result of a killed command (in the same process);
+    /// the command continues.
     Orphan,
 }
 
-/// The fault that hits this command, taken out of `faults`; the others that match count down.
+/// Takes the fault for this command out of `faults`; the counts of other matching ones go down.
 pub fn take(faults: &mut Vec<Fault>, tool: &str, line: &str) -> Option<Fault> {
     let mut hit = None;
     for (at, fault) in faults.iter_mut().enumerate() {
@@ -64,7 +64,7 @@ pub fn take(faults: &mut Vec<Fault>, tool: &str, line: &str) -> Option<Fault> {
         }
     }
     let taken = hit.map(|at| faults.remove(at));
-    // Two for the same command: the second waits for the next one.
+    // If two faults match the same command, the second one waits for the next command.
     for fault in faults.iter_mut() {
         fault.nth = fault.nth.max(1);
     }

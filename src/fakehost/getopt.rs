@@ -1,6 +1,6 @@
-//! getopt(3C): options end at the first word that is none.
+//! getopt(3C): options end at the first word that is not one.
 
-/// What a command line says.
+/// A parsed command line.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Parsed {
     options: Vec<(char, Option<String>)>,
@@ -19,7 +19,7 @@ pub enum Bad {
     Argument(char),
 }
 
-/// As getopt(3C) tells it, after the tool's name.
+/// In getopt(3C)'s words, to be printed after the tool's name.
 impl std::fmt::Display for Bad {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -41,7 +41,7 @@ impl Bad {
 }
 
 impl Parsed {
-    /// Whether an option is there.
+    /// Whether an option was given.
     pub fn has(&self, letter: char) -> bool {
         self.options.iter().any(|(l, _)| *l == letter)
     }

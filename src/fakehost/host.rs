@@ -8,16 +8,16 @@ use super::disk::DiskOp;
 use super::faults::Fault;
 use super::zonecfg::Flavour;
 
-/// Everything that a host knows, but for zone configurations, which are files in `/etc/zones`.
+/// The state of a host, except for zone configurations, which are files in `/etc/zones`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Host {
-    /// Which distribution it is.
+    /// The distribution.
     pub flavour: Flavour,
     /// What happens when a zone boots.
     pub inits: Inits,
-    /// How many times the host was booted.
+    /// How often the host was booted.
     pub boots: u64,
-    /// The last id or number given out.
+    /// The last id or number that was assigned.
     pub last: u64,
     /// Pools by name.
     pub pools: BTreeMap<String, Pool>,
@@ -37,43 +37,43 @@ pub struct Host {
     pub zones: BTreeMap<String, KernelZone>,
     /// Debug ids of configured zones.
     pub debug_ids: BTreeMap<String, u64>,
-    /// Faults to come.
+    /// Injected faults.
     pub faults: Vec<Fault>,
-    /// Changes on disk that belong to this value and may not have been made yet.
+    /// Changes on disk that belong to this state and may not have been made yet.
     pub pending: Vec<DiskOp>,
 }
 
-/// What a zone's init is.
+/// How a zone's init is played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Inits {
-    /// Nothing runs: a test plays what is in the zone.
+    /// Nothing runs: a test plays the zone's processes.
     #[default]
     Simulated,
-    /// The program in the zone's root is started in namespaces of its own (Linux, as root).
+    /// The program in the zone's root is started in its own namespaces (Linux, as root).
     Real,
 }
 
 /// A pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
-    /// Bytes in all.
+    /// The size in bytes.
     pub size: u64,
-    /// Bytes taken by others than its datasets.
+    /// Bytes used by others than its datasets.
     pub taken: u64,
-    /// How it is.
+    /// Its health.
     pub health: Health,
-    /// Whether the host has it.
+    /// Whether it is imported.
     pub imported: bool,
-    /// It is not there after the next boot of the host, until it is imported.
+    /// Whether it is missing after the next boot of the host, until it is imported.
     pub late: bool,
 }
 
-/// How a pool is.
+/// The health of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Health {
     /// Well.
     Online,
-    /// Its devices do not answer.
+    /// Its devices do not respond.
     Suspended,
     /// It was imported read-only.
     ReadOnly,
@@ -82,21 +82,21 @@ pub enum Health {
 /// A file system of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dataset {
-    /// Its files' name in `var/fakehost/data`.
+    /// The name of its files in `var/fakehost/data`.
     pub id: u64,
-    /// When it was made, in seconds since 1970.
+    /// When it was created, in seconds since 1970.
     pub created: u64,
-    /// Properties that were set on it.
+    /// Its local properties.
     pub properties: BTreeMap<String, String>,
-    /// Oldest first.
+    /// Its snapshots, oldest first.
     pub snapshots: Vec<Snapshot>,
     /// The snapshot that it is a clone of.
     pub origin: Option<String>,
-    /// Where it is mounted in the global zone.
+    /// Its current mountpoint in the global zone.
     pub mounted: Option<String>,
-    /// Bytes that it holds beyond its files.
+    /// Bytes that it uses beyond its files.
     pub filled: u64,
-    /// A process holds a file of it open.
+    /// Whether a process holds one of its files open.
     pub held_open: bool,
 }
 
@@ -105,36 +105,36 @@ pub struct Dataset {
 pub struct Snapshot {
     /// The part after `@`.
     pub name: String,
-    /// Its files' name in `var/fakehost/data`.
+    /// The name of its files in `var/fakehost/data`.
     pub id: u64,
-    /// When it was made, in seconds since 1970.
+    /// When it was created, in seconds since 1970.
     pub created: u64,
-    /// User properties that were set on it.
+    /// Its user properties.
     pub properties: BTreeMap<String, String>,
-    /// Holds, and when each was made.
+    /// Holds, and when each was created.
     pub holds: BTreeMap<String, u64>,
-    /// It goes once nothing needs it.
+    /// Whether it is destroyed once nothing needs it.
     pub deferred: bool,
 }
 
 /// A datalink.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
-    /// What it is.
+    /// Its class.
     pub class: LinkClass,
     /// The link below it.
     pub over: Option<String>,
-    /// Its hardware address, without leading zeros.
+    /// Its MAC address, without leading zeros.
     pub mac: String,
     /// `fixed`, `random` or `factory, slot n`.
     pub mac_kind: String,
-    /// Its VLAN, or 0.
+    /// Its VLAN id, or 0.
     pub vlan: u16,
-    /// It ends with the next boot of the host.
+    /// Whether it disappears at the next boot of the host.
     pub temporary: bool,
-    /// Whether it is there; one that is not comes back with the next boot of the host.
+    /// Whether it exists now; otherwise it comes back at the next boot of the host.
     pub active: bool,
-    /// Its properties that are in force.
+    /// Its current properties.
     pub properties: BTreeMap<String, String>,
     /// Its properties after the next boot of the host.
     pub persistent: BTreeMap<String, String>,
@@ -142,7 +142,7 @@ pub struct Link {
     pub zone: Option<String>,
 }
 
-/// What a datalink is.
+/// The class of a datalink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LinkClass {
     /// A physical NIC.
@@ -151,14 +151,14 @@ pub enum LinkClass {
     Vnic,
     /// A switch without a NIC.
     Etherstub,
-    /// Several NICs as one.
+    /// An aggregation of several NICs.
     Aggr,
     /// A VLAN on a NIC.
     Vlan,
 }
 
 impl Link {
-    /// A link that nobody has changed.
+    /// A link with default properties.
     pub fn new(class: LinkClass, over: Option<String>, mac: String) -> Self {
         Link {
             class,
@@ -176,7 +176,7 @@ impl Link {
 }
 
 impl LinkClass {
-    /// As `dladm show-link` prints it.
+    /// Its name in `dladm show-link`.
     pub fn word(self) -> &'static str {
         match self {
             LinkClass::Phys => "phys",
@@ -191,7 +191,7 @@ impl LinkClass {
 /// An IP interface of the global zone.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Interface {
-    /// It ends with the next boot of the host.
+    /// Whether it disappears at the next boot of the host.
     pub temporary: bool,
     /// Its addresses by the name after the slash.
     pub addresses: BTreeMap<String, Address>,
@@ -202,9 +202,9 @@ pub struct Interface {
 pub struct Address {
     /// `static`, `dhcp`, `addrconf`.
     pub kind: String,
-    /// With its prefix.
+    /// With its prefix length.
     pub address: String,
-    /// It ends with the next boot of the host.
+    /// Whether it disappears at the next boot of the host.
     pub temporary: bool,
     /// `ok`, `duplicate`, ...
     pub state: String,
@@ -213,11 +213,11 @@ pub struct Address {
 /// A route.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// `default`, or an address with its prefix.
+    /// `default`, or an address with its prefix length.
     pub destination: String,
-    /// Where it leads.
+    /// The gateway.
     pub gateway: String,
-    /// It stays over boots.
+    /// Whether it survives a boot.
     pub persistent: bool,
 }
 
@@ -226,16 +226,16 @@ pub struct Route {
 pub struct Service {
     /// `online`, `disabled`, `maintenance`, ...
     pub state: String,
-    /// What it is after the next boot of the host.
+    /// Whether it is enabled at the next boot of the host.
     pub enabled: bool,
     /// Property groups and properties, `config/data_dir`.
     pub properties: BTreeMap<String, String>,
 }
 
-/// How far a zone in the kernel is.
+/// The state of a zone in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ZoneStatus {
-    /// Made; nothing runs.
+    /// Created; nothing runs.
     Ready,
     /// Its init was started.
     Running,
@@ -248,7 +248,7 @@ pub enum ZoneStatus {
 }
 
 impl ZoneStatus {
-    /// As `zoneadm list` prints it.
+    /// Its name in `zoneadm list`.
     pub fn word(self) -> &'static str {
         match self {
             ZoneStatus::Ready => "ready",
@@ -263,9 +263,9 @@ impl ZoneStatus {
 /// A zone in the kernel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct KernelZone {
-    /// Its id; another one with each boot.
+    /// Its id, a different one at each boot.
     pub id: u64,
-    /// How far it is.
+    /// Its state.
     pub status: ZoneStatus,
     /// Its brand.
     pub brand: String,
@@ -275,17 +275,17 @@ pub struct KernelZone {
     pub booted: u64,
     /// Its links, in the order of its configuration.
     pub links: Vec<ZoneLink>,
-    /// Its mounts: the directory in the zone, and what is there.
+    /// Its mounts: the directory in the zone, and its source.
     pub mounts: Vec<ZoneMount>,
-    /// Its resource controls as zonecfg has them, each with its limit.
+    /// Its resource controls in zonecfg's form, with their limits.
     pub rctls: BTreeMap<String, String>,
     /// Datasets that were delegated to it.
     pub datasets: Vec<String>,
-    /// Why nothing runs in it although it is `running`, as its console says.
+    /// Why nothing runs in it although it is `running`, as written on its console.
     pub dead: Option<String>,
-    /// The process on the host that is its init, with its start time (`Inits::Real`).
+    /// The host process that is its init, with its start time (`Inits::Real`).
     pub init: Option<(u32, String)>,
-    /// Something in it does not end: a halt goes no further than this.
+    /// A state in which halting it gets stuck, because something in it does not end.
     pub stuck: Option<ZoneStatus>,
     /// CPU time used, in nanoseconds: user and system.
     pub cpu: (u64, u64),
@@ -298,7 +298,7 @@ pub struct KernelZone {
 pub struct ZoneLink {
     /// Its name.
     pub name: String,
-    /// What the configuration allows it, if anything.
+    /// The allowed address of its configuration, if any.
     pub allowed: Option<String>,
     /// Its default router.
     pub router: Option<String>,
@@ -307,9 +307,9 @@ pub struct ZoneLink {
 /// A mount of a running zone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZoneMount {
-    /// Where, in the zone.
+    /// The directory in the zone.
     pub directory: String,
-    /// What, in the global zone.
+    /// The source in the global zone.
     pub special: String,
     /// Its type.
     pub kind: String,
@@ -318,7 +318,7 @@ pub struct ZoneMount {
 }
 
 impl Host {
-    /// A host with nothing but the services every installation has.
+    /// A host with only the services that every installation has.
     pub fn new(flavour: Flavour, inits: Inits) -> Self {
         let service = |state: &str| Service {
             state: state.to_owned(),
@@ -359,13 +359,13 @@ impl Host {
         }
     }
 
-    /// A number that was not given out before.
+    /// A new number.
     pub fn number(&mut self) -> u64 {
         self.last += 1;
         self.last
     }
 
-    /// A hardware address that was not given out before, without leading zeros.
+    /// A new MAC address, without leading zeros.
     pub fn mac(&mut self) -> String {
         let n = self.number();
         format!(
@@ -376,7 +376,7 @@ impl Host {
         )
     }
 
-    /// An id for a zone that boots: the lowest that is free and was not the last one.
+    /// The id for a zone that boots: the lowest free one that was not used last.
     pub fn zone_id(&mut self) -> u64 {
         let taken: BTreeSet<u64> = self.zones.values().map(|z| z.id).collect();
         let mut id = self.number() % 8191 + 1;

@@ -1,4 +1,5 @@
-//! Who is in zones with simulated inits: supervisors that dial the agent and do what it says, with nothing behind them.
+//! Plays the processes of zones with simulated inits: supervisors that dial the agent and follow its requests, without
+//! real processes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -11,10 +12,10 @@ use super::Machine;
 use crate::zone::illumos::CONTROL;
 use crate::zone::supervisor::{Ask, Hello, Reply, SOCKET, kind, read_frame, write_json};
 
-/// How often it is looked which zones run: nobody tells.
+/// How often to check which zones run, because there are no notifications.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Plays the supervisor of every zone that runs and is not dead, for ever.
+/// Plays the supervisor of every zone that runs and is not dead, forever.
 pub async fn supervise(machine: Machine) {
     let mut serving: HashMap<u64, JoinHandle<()>> = HashMap::new();
     loop {
@@ -46,7 +47,7 @@ pub async fn supervise(machine: Machine) {
     }
 }
 
-/// Dials the agent and does all that it says, until one of them is gone.
+/// Dials the agent and follows its requests, until either of them is gone.
 async fn serve(id: u64, directory: PathBuf) {
     let Ok(mut stream) = UnixStream::connect(directory.join(SOCKET)).await else {
         return;

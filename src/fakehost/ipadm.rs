@@ -13,7 +13,7 @@ fn fail<T>(run: &mut Run, text: &str) -> Step<T> {
     run.end(exit::ERROR, &format!("ipadm: {text}"))
 }
 
-/// Reads `ADDRESS[/PREFIX]`, with the prefix of its class if there is none: the address and its network.
+/// Parses `ADDRESS[/PREFIX]`, with the prefix length of its class by default: the address and its network.
 pub fn cidr(text: &str) -> Option<(IpAddr, Network)> {
     if text.contains('/') {
         return parse_cidr(text);
@@ -59,7 +59,7 @@ fn usage<T>(run: &mut Run, command: &str) -> Step<T> {
     run.end(exit::ERROR, &format!("usage:  ipadm {command} ..."))
 }
 
-/// Whether an interface can be made on a link; says why not.
+/// Checks whether an interface can be created on a link.
 fn plumb(run: &mut Run, name: &str, temporary: bool) -> Result<(), String> {
     let host = run.host();
     if host.interfaces.contains_key(name) {
@@ -284,7 +284,7 @@ fn show_if(run: &mut Run, args: &[String]) -> Step<i32> {
     ofmt::print(run, "ipadm", &table, parsed.has('p'), parsed.value('o'))
 }
 
-/// Whether an address is in the network of an interface's own.
+/// Whether an address is in the network of an interface's own address.
 fn is_near(own: &str, other: &str) -> bool {
     match (cidr(own), other.parse()) {
         (Some((_, network)), Ok(other)) => network.contains(other),
@@ -407,7 +407,7 @@ pub fn route(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     }
 }
 
-/// What routeadm switches.
+/// The options of routeadm.
 const FORWARDING: [&str; 2] = ["ipv4-forwarding", "ipv6-forwarding"];
 
 /// `routeadm [-e|-d NAME]... [-u]`
@@ -441,7 +441,7 @@ pub fn routeadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         return run.not_played("the table of routeadm");
     }
     if parsed.has('p') {
-        // The option that is asked for, which is not named then.
+        // A requested option is not named in the output.
         let asked = parsed.rest.first().cloned();
         let wanted = |name: &str| asked.as_deref().is_none_or(|asked| asked == name);
         if !FORWARDING.iter().any(|name| wanted(name)) {

@@ -1,4 +1,4 @@
-//! A host in a directory, and how tools run on it: in this process or in processes of their own.
+//! A host in a directory; its tools run in this process or as separate processes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -17,22 +17,22 @@ use super::zoneadm;
 use super::zonecfg::Flavour;
 use super::{Reply, exit, privileges, tools};
 
-/// What a new host has.
+/// The properties of a new host.
 #[derive(Debug, Clone)]
 pub struct Layout {
-    /// Which distribution it is.
+    /// The distribution.
     pub flavour: Flavour,
-    /// What happens when a zone boots.
+    /// How a zone's init is played.
     pub inits: Inits,
-    /// Its pool's name.
+    /// The name of its pool.
     pub pool: String,
-    /// Where the pool's file system is mounted: `/POOL` if nothing is said.
+    /// The mountpoint of the pool's file system; `/POOL` by default.
     pub mountpoint: Option<String>,
     /// The pool's size in bytes.
     pub size: u64,
     /// Physical NICs.
     pub nics: Vec<String>,
-    /// Brands that are installed.
+    /// Installed brands.
     pub brands: Vec<String>,
     /// Whether a brand checks the configurations of its zones, as lx does on a real host.
     pub checks: bool,
@@ -56,7 +56,7 @@ impl Default for Layout {
 }
 
 impl Layout {
-    /// The host whose zonecfg was recorded: it knew the brand `reddwarf` too, and no brand checked anything.
+    /// The host whose zonecfg was recorded: it also had the brand `reddwarf`, and no brand checked anything.
     pub fn recorded() -> Self {
         let mut layout = Layout {
             checks: false,
@@ -67,7 +67,7 @@ impl Layout {
     }
 }
 
-/// A host in a directory. Clones are the same.
+/// A host in a directory. Clones share the same host.
 #[derive(Debug, Clone)]
 pub struct Machine(Arc<Inner>);
 
@@ -83,11 +83,11 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Busy {
     all: usize,
-    /// Those of them that are hooks of brands, in the group of the tool that started them.
+    /// How many of them are hooks of brands, which belong to the group of the tool that started them.
     hooks: usize,
 }
 
-/// A command that runs.
+/// A running command.
 #[derive(Debug)]
 pub struct Running {
     answer: Receiver<Reply>,
@@ -123,7 +123,7 @@ impl Running {
         }
     }
 
-    /// Kills it at its next step; what others do for it goes on.
+    /// Kills it at its next step; its helpers continue.
     pub fn kill(&self) {
         self.kill.store(true, Ordering::SeqCst);
     }
@@ -154,13 +154,13 @@ impl Machine {
         })))
     }
 
-    /// The host in `root`, for a tool that is a process: what others do for it become processes of `program` too. A
-    /// directory that holds no host becomes the one of the recordings.
+    /// The host in `root`, for a tool that is a separate process: its helpers become processes of `program`, too. A
+    /// directory without a host becomes the host of the recordings.
     pub fn of_processes(root: &Path, program: PathBuf) -> io::Result<Self> {
         if !root.join("var/fakehost/host.json").exists() {
             match Self::create(root, &Layout::recorded()) {
                 Ok(_) => {}
-                // Another tool was faster.
+                // Another tool has created it.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -168,10 +168,10 @@ impl Machine {
         Self::with(root, Some(program))
     }
 
-    /// Makes a host in `root`.
+    /// Creates a host in `root`.
     ///
     /// # Errors
-    /// One is there already, or the directory cannot be written.
+    /// There is one already, or the directory cannot be written.
     pub fn create(root: &Path, layout: &Layout) -> io::Result<Self> {
         fs::create_dir_all(root.join("var/fakehost/data"))?;
         let machine = Self::open(root)?;
@@ -277,7 +277,7 @@ impl Machine {
         self.own().join("host.json")
     }
 
-    /// The lock of the host's state, once it is had.
+    /// Takes the lock of the host's state.
     pub(super) fn lock(&self) -> io::Result<File> {
         let file = OpenOptions::new()
             .create(true)
@@ -288,7 +288,7 @@ impl Machine {
         Ok(file)
     }
 
-    /// The host's state as written; to be read under the lock if it is to be written again.
+    /// Reads the host's state; must be called under the lock if it is to be written again.
     pub fn state(&self) -> io::Result<Host> {
         let file = self.state_file();
         let text = fs::read(&file).map_err(|error| {
@@ -308,7 +308,7 @@ impl Machine {
         fs::rename(partial, file)
     }
 
-    /// Whether a command is stalled, or a zone stuck: what waits for it may wait for ever.
+    /// Whether a command is stalled, or a zone stuck: what waits for it may wait forever.
     pub fn is_held_up(&self) -> bool {
         let mut files = fs::read_dir(self.own()).into_iter().flatten().flatten();
         let stalled = files.any(|file| file.file_name().to_string_lossy().starts_with("stall."));
@@ -316,7 +316,7 @@ impl Machine {
         stalled || self.state().is_ok_and(stuck)
     }
 
-    /// Changes the host under its lock, as nothing on a real host does: for tests.
+    /// Changes the host under its lock, in ways that a real host would not: for tests.
     pub fn change<T>(&self, change: impl FnOnce(&mut Host, &Disk) -> T) -> io::Result<T> {
         run::locked(self, change)
     }
@@ -364,7 +364,7 @@ impl Machine {
         self.start(tool, args, stdin).wait()
     }
 
-    /// Waits until nothing runs any more that was started here, orphans too.
+    /// Waits until no command started here runs any more, including orphans.
     pub fn idle(&self) {
         let mut busy = self.0.busy.lock();
         while busy.all > 0 {
@@ -372,7 +372,7 @@ impl Machine {
         }
     }
 
-    /// Waits until no hook of a brand runs any more. What zoneadmd does, which is in no tool's group, goes on.
+    /// Waits until no hook of a brand runs any more. Commands of zoneadmd, which belong to no tool's group, continue.
     pub fn hooks_end(&self) {
         let mut busy = self.0.busy.lock();
         while busy.hooks > 0 {
@@ -400,7 +400,7 @@ impl Machine {
         Run::new(self, name, kill, caller).all(function, args, stdin)
     }
 
-    /// Starts what another does for a tool: zoneadmd in a group of its own, a hook in the tool's.
+    /// Starts a helper of a tool: zoneadmd in its own group, a hook in the tool's.
     pub(super) fn helper(
         &self,
         tool: &str,
@@ -441,17 +441,17 @@ impl Machine {
         })
     }
 
-    /// The program that plays the tools, where they are processes of their own.
+    /// The program that plays the tools, if they are separate processes.
     pub(super) fn program(&self) -> Option<&Path> {
         self.0.program.as_deref()
     }
 
-    /// Whether tools are processes of their own.
+    /// Whether tools are separate processes.
     pub(super) fn has_processes(&self) -> bool {
         self.0.program.is_some()
     }
 
-    /// The lines of the log: a line when a command begins, and one when it ends.
+    /// The entries of the log: one when a command begins, and one when it ends.
     pub fn log_lines(&self) -> io::Result<Vec<serde_json::Value>> {
         let text = match fs::read_to_string(self.own().join("log")) {
             Ok(text) => text,

@@ -1,4 +1,4 @@
-//! `fakehost --root DIR TOOL ARGS...`, or a link of the tool's name with the directory in `FAKEHOST_ROOT`.
+//! `fakehost --root DIR TOOL ARGS...`, or a link with a tool's name and the directory in `FAKEHOST_ROOT`.
 
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
@@ -59,7 +59,7 @@ fn run() -> Result<i32, String> {
         false => Vec::new(),
     };
     let reply = machine.run_here(&tool, &args, &stdin, Default::default(), None);
-    // A caller that is gone reads nothing.
+    // The caller may be gone.
     let _ = std::io::stdout().write_all(&reply.stdout);
     let _ = std::io::stderr().write_all(&reply.stderr);
     Ok(reply.code)

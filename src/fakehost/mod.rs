@@ -1,25 +1,25 @@
-//! A host that answers as an illumos host does, for tests on any platform.
+//! A fake illumos host, for tests on any platform.
 //!
-//! [`Machine`] is a directory that holds such a host: its state as one value ([`Host`]), its zone configurations as
-//! zonecfg(8) keeps them, and the files of its datasets at their mountpoints. Every tool is a grammar and a transition
-//! of that value; [`Run`] is what a tool sees while it runs: the value under the host's lock, and the points between
-//! two steps at which it can be killed, stalled or overtaken, as the real one.
+//! [`Machine`] is a directory that contains such a host: its state as one value ([`Host`]), its zone configurations as
+//! zonecfg(8) stores them, and the files of its datasets at their mountpoints. Every tool is a grammar and a transition
+//! of that value; [`Run`] is the environment of a running tool: the value under the host's lock, and the points between
+//! two steps at which it can be killed, stalled or overtaken, like the real one.
 //!
 //! ```text
 //! ROOT/etc/zones            configurations and the index        ROOT/var/fakehost/host.json    everything else
-//! ROOT/usr/lib/brand        brands                              ROOT/var/fakehost/data/ID      datasets that are not mounted, snapshots
-//! ROOT/tank/...             datasets that are mounted           ROOT/var/fakehost/log          a line a command: what ran and how it ended
+//! ROOT/usr/lib/brand        brands                              ROOT/var/fakehost/data/ID      unmounted datasets, snapshots
+//! ROOT/tank/...             mounted datasets                    ROOT/var/fakehost/log          the start and end of each command
 //! ```
 
 /// Exit statuses of the zone tools.
 pub mod exit {
-    /// Done.
+    /// Success.
     pub const OK: i32 = 0;
-    /// Refused or failed.
+    /// An error.
     pub const ERROR: i32 = 1;
-    /// A wrong command line.
+    /// An invalid command line.
     pub const USAGE: i32 = 2;
-    /// The real tool knows this; the fake host does not play it.
+    /// The fake host does not implement this feature of the real tool.
     pub const NOT_PLAYED: i32 = 70;
 }
 
@@ -62,15 +62,15 @@ pub use packets::{Packet, Table};
 pub use run::{Run, Stop};
 pub use tools::{TOOLS, reads_stdin};
 
-/// What a tool printed and how it ended.
+/// The output of a tool, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reply {
-    /// Exit status; of no meaning if it was killed.
+    /// The exit status; meaningless if it was killed.
     pub code: i32,
     /// Standard output.
     pub stdout: Vec<u8>,
     /// Standard error.
     pub stderr: Vec<u8>,
-    /// It died by `SIGKILL` in the middle.
+    /// Whether it was killed by `SIGKILL`.
     pub killed: bool,
 }

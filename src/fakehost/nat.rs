@@ -1,6 +1,5 @@
-//! ipnat(8) and ipf(8), as far as a host of zones needs them: rules of NAT, and whether the service is on. The grammar
-//! and what is printed follow usr/src/cmd/ipf/tools/{ipnat_y.y,ipnat.c,lexer.c} and lib/common/printnat.c of
-//! illumos-gate.
+//! ipnat(8) and ipf(8), as far as a host of zones needs them: NAT rules, and whether the service is on. The grammar and
+//! the output follow usr/src/cmd/ipf/tools/{ipnat_y.y,ipnat.c,lexer.c} and lib/common/printnat.c of illumos-gate.
 
 use std::net::Ipv4Addr;
 
@@ -9,16 +8,16 @@ use super::getopt::getopt;
 use super::run::{Run, Step};
 
 const SERVICE: &str = "svc:/network/ipfilter:default";
-/// Where the service reads its rules when it starts or is refreshed.
+/// The file from which the service reads its rules when it starts or is refreshed.
 const FILE: &str = "/etc/ipf/ipnat.conf";
 
-/// Reads a rule word by word, and gathers how `ipnat -l` prints it.
+/// Parses a rule word by word, and builds the output of `ipnat -l` for it.
 struct Rule<'a> {
     words: std::iter::Peekable<std::str::SplitWhitespace<'a>>,
     printed: Vec<String>,
 }
 
-/// The word at which a rule is none.
+/// The error is the word at which the rule becomes invalid.
 type Read<T> = Result<T, String>;
 
 impl<'a> Rule<'a> {
@@ -30,7 +29,7 @@ impl<'a> Rule<'a> {
         self.printed.push(word.into());
     }
 
-    /// Takes and prints the next word if it is this one.
+    /// Consumes and prints the next word if it is this one.
     fn takes(&mut self, word: &str) -> bool {
         let found = self.words.next_if_eq(&word).is_some();
         if found {
@@ -46,7 +45,7 @@ impl<'a> Rule<'a> {
         }
     }
 
-    /// An address with its mask: `10.0.0.0/8`, `0/32`, `any`, or one alone.
+    /// An address with its mask: `10.0.0.0/8`, `0/32`, `any`, or a single address.
     fn network(&mut self, everything: &str) -> Read<()> {
         let word = self.next();
         let (address, bits) = match word {
@@ -63,7 +62,7 @@ impl<'a> Rule<'a> {
         Ok(())
     }
 
-    /// What a rule compares: whence and whither; false where there is one address only.
+    /// The source and destination that a rule matches; false if there is only one address.
     fn ends(&mut self) -> Read<bool> {
         if !self.takes("from") {
             return Ok(false);
@@ -134,7 +133,7 @@ impl<'a> Rule<'a> {
             self.port()?;
         }
         self.expect("->")?;
-        // A pair of addresses at most.
+        // At most a pair of addresses.
         let targets = self.next();
         let pair = targets
             .split(',')
@@ -163,7 +162,7 @@ fn address_of(text: &str) -> Option<Ipv4Addr> {
     }
 }
 
-/// A rule in the form in which `ipnat -l` prints it, or the word at which it is none.
+/// A rule in the form in which `ipnat -l` prints it; the error is the word at which it becomes invalid.
 fn rule(text: &str) -> Read<String> {
     let mut rule = Rule {
         words: text.split_whitespace().peekable(),
@@ -184,7 +183,7 @@ fn rule(text: &str) -> Read<String> {
     }
 }
 
-/// The lines of a file that hold rules, without comments, each with its number.
+/// The lines of a file that contain rules, without comments, with their numbers.
 fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines()
         .enumerate()
@@ -197,14 +196,14 @@ fn is_on(run: &mut Run) -> bool {
     service.is_some_and(|service| service.state == "online")
 }
 
-/// Reads the service's own file, if the service is on: what was added by hand is gone.
+/// Reads the service's own file, if the service is on; rules added by hand are lost.
 pub fn load(run: &mut Run) -> Step {
     run.host().nat.clear();
     if !is_on(run) {
         return Ok(());
     }
     let text = std::fs::read_to_string(run.disk().real(FILE)).unwrap_or_default();
-    // Up to a line that is no rule.
+    // Up to the first invalid line.
     run.host().nat = lines(&text)
         .map_while(|(_, line)| rule(line).ok())
         .collect();
@@ -218,7 +217,7 @@ pub fn ipnat(run: &mut Run, args: &[String], stdin: &[u8]) -> Step<i32> {
         return Ok(exit::ERROR);
     };
     if !is_on(run) && !parsed.has('n') {
-        // The device opens whether the service runs or not; iplioctl refuses what is asked of it.
+        // The device can be opened whether the service runs or not; iplioctl rejects requests.
         run.complain("ioctl(SIOCGNATS): I/O error");
         return Ok(exit::ERROR);
     }
@@ -237,13 +236,13 @@ pub fn ipnat(run: &mut Run, args: &[String], stdin: &[u8]) -> Step<i32> {
                 let inside = run.disk().real(file);
                 let real = if inside.exists() { inside } else { file.into() };
                 std::fs::read_to_string(real).unwrap_or_else(|_| {
-                    // Which ends nothing.
+                    // This does not end the command.
                     run.complain(&format!("fopen({file}) failed: No such file or directory"));
                     String::new()
                 })
             }
         };
-        // Line by line: those before one that is no rule are taken, and one that is refused ends nothing.
+        // Line by line: rules before an invalid one are added, and a rejected rule does not end the command.
         for (line, text) in lines(&text) {
             let one = match rule(text) {
                 Ok(one) => one,
@@ -282,7 +281,7 @@ pub fn ipnat(run: &mut Run, args: &[String], stdin: &[u8]) -> Step<i32> {
     Ok(exit::OK)
 }
 
-/// `ipf args...`: only what synchronises interfaces.
+/// `ipf args...`: only the synchronization of interfaces.
 pub fn ipf(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     let on = is_on(run);
     match args {

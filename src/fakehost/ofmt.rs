@@ -1,13 +1,13 @@
-//! Tables of dladm(8) and ipadm(8) (libofmt): for people, or with `:` between fields that are asked for.
+//! Tables of dladm(8) and ipadm(8) (libofmt): human-readable, or with `:` between the requested fields.
 
 use super::exit;
 use super::run::{Run, Step};
 
-/// A table: its columns, as named in lower case, and its rows.
+/// A table: its columns, in lower case, and its rows.
 pub struct Table<'a> {
-    /// Every column there is.
+    /// All columns.
     pub columns: &'a [&'a str],
-    /// Those shown when nothing is asked for.
+    /// The default columns.
     pub usual: &'a [&'a str],
     /// A value for each of `columns`.
     pub rows: Vec<Vec<String>>,
@@ -66,7 +66,7 @@ pub fn print(
     }
     for row in &table.rows {
         let line = match (parsable, places.as_slice()) {
-            // A field alone is printed as it is.
+            // A single field is printed without escapes.
             (true, [one]) => row[*one].clone(),
             (true, places) => {
                 let cells: Vec<String> = places

@@ -1,41 +1,42 @@
-//! What rules of ipnat do with packets: a small model of usr/src/uts/common/inet/ipf/ip_nat.c of illumos-gate, for tests of
-//! rules. Every packet that comes in by a link or goes out by one is looked at, those of the host itself too.
+//! Simulates packets passing through ipnat rules: a small model of usr/src/uts/common/inet/ipf/ip_nat.c of
+//! illumos-gate, for tests of rules. It applies to every packet that arrives or leaves on a link, including those of
+//! the host itself.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-/// A packet of a protocol that has ports, or of ICMP, whose identifier stands for both.
+/// A packet of a protocol with ports, or of ICMP, whose identifier stands for both ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet {
     /// `tcp`, `udp` or `icmp`.
     pub protocol: &'static str,
-    /// Whence.
+    /// The source.
     pub from: SocketAddrV4,
-    /// Whither.
+    /// The destination.
     pub to: SocketAddrV4,
 }
 
-/// A conversation that a rule was used for.
+/// A NAT session.
 #[derive(Debug)]
 struct Session {
     link: String,
     protocol: &'static str,
-    /// The end that is translated, as it is.
+    /// The translated end, with its real address.
     inner: SocketAddrV4,
-    /// The same as the other end sees it.
+    /// The same end as seen by the other one.
     outer: SocketAddrV4,
     other: SocketAddrV4,
 }
 
-/// The tables of the kernel.
+/// The kernel's tables.
 #[derive(Debug)]
 pub struct Table {
-    /// In order, as `ipnat -l` prints them.
+    /// The rules, in the order of `ipnat -l`.
     rules: Vec<String>,
     /// The addresses of links.
     own: BTreeMap<String, Ipv4Addr>,
     sessions: Vec<Session>,
-    /// The port that a rule gives next.
+    /// The next port of a rule.
     next: BTreeMap<String, u16>,
 }
 
@@ -53,7 +54,7 @@ fn holds(network: (u32, u32), address: Ipv4Addr) -> bool {
 }
 
 impl Table {
-    /// The rules that are in force on a host whose links have these addresses.
+    /// The active rules of a host whose links have these addresses.
     pub fn new(rules: Vec<String>, own: &[(&str, Ipv4Addr)]) -> Self {
         Table {
             rules,
@@ -66,7 +67,7 @@ impl Table {
         }
     }
 
-    /// `fr_checknatin`: answers go to whom they belong, what a rule redirects begins a session.
+    /// `fr_checknatin`: translates replies back, and starts sessions for packets that a rule redirects.
     pub fn comes_in(&mut self, link: &str, packet: Packet) -> Packet {
         if let Some(known) = self.sessions.iter().find(|one| {
             (one.link.as_str(), one.protocol) == (link, packet.protocol)
@@ -96,7 +97,7 @@ impl Table {
         }
     }
 
-    /// `fr_checknatout`: answers come from whom was asked, what a rule maps begins a session.
+    /// `fr_checknatout`: translates replies back, and starts sessions for packets that a rule maps.
     pub fn goes_out(&mut self, link: &str, packet: Packet) -> Packet {
         if let Some(known) = self.sessions.iter().find(|one| {
             (one.link.as_str(), one.protocol) == (link, packet.protocol)
@@ -173,7 +174,7 @@ impl Table {
         });
     }
 
-    /// The first rule of a kind that takes a packet: those of longer masks are asked first, then in order.
+    /// The first rule of a kind that matches a packet: longer masks first, then in order.
     fn matching<T>(
         &self,
         kind: &str,
@@ -188,7 +189,7 @@ impl Table {
             let (mask, taken) = take(rest).filter(|_| (*of, *at) == (kind, link))?;
             Some((mask, taken, rule.clone()))
         });
-        // The first of the greatest.
+        // The first of the best.
         let best = taken.reduce(|best, other| if other.0 > best.0 { other } else { best });
         best.map(|(_, taken, rule)| (taken, rule))
     }

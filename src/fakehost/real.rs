@@ -1,8 +1,8 @@
-//! Zones whose init is a real process: the program at `/sbin/init` of the zone's root, in namespaces of its own, with
-//! the zone's root as its root and its mounts as binds. The network is the host's. Linux, as root.
+//! Zones with a real process as init: the program at `/sbin/init` of the zone's root, in its own namespaces, with the
+//! zone's root as its root and its mounts as bind mounts. The network is the host's. Linux, as root.
 //!
-//! A shell stays outside and waits for the end of init: an lx zone boots again then, as its kernel makes it, or halts if
-//! init turned it off.
+//! A shell outside waits for the end of init: then an lx zone boots again, as its kernel would do, or halts if init
+//! turned it off.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -13,7 +13,8 @@ use std::time::Duration;
 use super::run::{Run, Step, Stop};
 use super::zoneadm::Configured;
 
-/// What happens in the new namespaces before init: `$0` is the root, then the host name, then three words a mount.
+/// The script that runs in the new namespaces before init: `$0` is the root, then the host name, then three words for
+/// each mount.
 const ENTER: &str = r#"set -e
 root=$0; hostname "$1"; shift
 for d in proc dev native var/ld; do mkdir -p "$root/$d"; done
@@ -27,10 +28,10 @@ done
 enter=$(command -v chroot)
 exec env -i container=zone "$enter" "$root" /sbin/init <&- >&-"#;
 
-/// How a shell tells the end by SIGINT.
+/// A shell's exit status after SIGINT.
 const OFF: i32 = 128 + 2;
 
-/// When a process was started: with its id it names the process for good. Nothing for one that ended.
+/// The start time of a process: together with its id it identifies the process for good. None if it has ended.
 fn started(pid: u32) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = text.rsplit_once(')')?.1.split_whitespace();
@@ -55,8 +56,8 @@ pub fn start(run: &mut Run, zone: &Configured) -> Step {
         .create(true)
         .append(true)
         .open(console)?;
-    // Without a program of tools nobody boots it again. To the parent of an init that turned its namespace off, SIGINT
-    // ended it (reboot(2)).
+    // Without a separate program nobody reboots it. If init powers its namespace off, its parent sees it killed by
+    // SIGINT (reboot(2)).
     let again = match run.machine.program() {
         Some(program) => format!(
             "[ $? = {OFF} ] && what=zone-off || what=zone-reboot; exec '{}' --root '{}' ctl $what '{}'",
@@ -98,7 +99,7 @@ pub fn start(run: &mut Run, zone: &Configured) -> Step {
     Ok(())
 }
 
-/// The init of a zone whose root is this directory, by its process id on the host.
+/// The init of a zone with this root directory, by its process id on the host.
 fn init_of(root: &Path) -> Option<String> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let mut inits = processes.filter(|entry| {
@@ -112,7 +113,7 @@ fn init_of(root: &Path) -> Option<String> {
     inits.next()?.file_name().into_string().ok()
 }
 
-/// Runs what zoneadmd runs in a zone to shut it down; tells whether it went well.
+/// Runs zoneadmd's shutdown command in a zone; returns whether it succeeded.
 pub fn shut_down(run: &mut Run, zone: &Configured) -> Step<bool> {
     let root = run.disk().real(&zone.root());
     run.away(|_| {
@@ -127,7 +128,7 @@ pub fn shut_down(run: &mut Run, zone: &Configured) -> Step<bool> {
     })?
 }
 
-/// Ends every process of a zone, and waits until none is left.
+/// Kills every process of a zone, and waits until none is left.
 pub fn end(run: &mut Run, zone: &str) -> Step {
     let Some(z) = run.host().zones.get_mut(zone) else {
         return Ok(());
@@ -136,7 +137,7 @@ pub fn end(run: &mut Run, zone: &str) -> Step {
     let Some((pid, time)) = z.init.take() else {
         return Ok(());
     };
-    // Who asks may be the shell itself, which waited for init: it is not ended by its own question.
+    // The caller may be the shell that waited for init, which must not kill itself.
     let own = rustix::process::getpid().as_raw_nonzero().get() as u32;
     if own != pid
         && started(pid) == Some(time)

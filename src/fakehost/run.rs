@@ -1,4 +1,4 @@
-//! What a tool sees while it runs.
+//! The environment of a running tool.
 
 use std::fs::File;
 use std::io;
@@ -15,14 +15,14 @@ use super::machine::Machine;
 use super::tools::Tool;
 use super::{Reply, exit};
 
-/// A command that ends before its own end.
+/// Why a command ends early.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
     /// Killed.
     Killed,
-    /// Ends with a status; what it has to say is said.
+    /// It ended with a status, after printing its messages.
     Ended(i32),
-    /// Failed with a status and a text, because it was told to.
+    /// An injected fault: a status and a text.
     Failed(i32, String),
     /// The directory of the fake host cannot be read or written.
     Broken(String),
@@ -34,15 +34,15 @@ impl From<io::Error> for Stop {
     }
 }
 
-/// How a command goes on.
+/// The result of a step.
 pub type Step<T = ()> = Result<T, Stop>;
 
 /// The state under the host's lock.
 struct Held {
     host: Host,
-    /// As it was read, to see whether it must be written.
+    /// The state as it was read, to detect changes.
     read: Host,
-    /// Let go last.
+    /// Dropped last.
     _lock: File,
 }
 
@@ -53,7 +53,7 @@ pub fn now() -> u64 {
         .map_or(0, |d| d.as_secs())
 }
 
-/// Takes the lock, reads the state, and makes the changes on disk that a killed command left.
+/// Takes the lock, reads the state, and completes the changes on disk of a killed command.
 fn take(machine: &Machine) -> io::Result<Held> {
     let lock = machine.lock()?;
     let host = machine.state()?;
@@ -68,7 +68,7 @@ fn take(machine: &Machine) -> io::Result<Held> {
     Ok(held)
 }
 
-/// Writes the state and makes its changes on disk.
+/// Writes the state and applies its changes on disk.
 fn keep(machine: &Machine, held: &mut Held) -> io::Result<()> {
     if held.host != held.read {
         machine.store(&held.host)?;
@@ -108,7 +108,7 @@ pub struct Run<'m> {
     pub out: String,
     /// Standard error so far.
     pub err: String,
-    /// Bytes for standard output after `out`, from a program that ran in a zone.
+    /// Bytes for standard output after `out`, from a program in a zone.
     pub raw: Vec<u8>,
 }
 
@@ -211,7 +211,7 @@ impl<'m> Run<'m> {
         }
     }
 
-    /// Set once it is killed.
+    /// A flag that is set when it is killed.
     pub(super) fn killed(&self) -> Arc<AtomicBool> {
         self.kill.clone()
     }
@@ -221,13 +221,13 @@ impl<'m> Run<'m> {
         self.machine.disk()
     }
 
-    /// A line on standard output.
+    /// Prints a line to standard output.
     pub fn say(&mut self, line: &str) {
         self.out.push_str(line);
         self.out.push('\n');
     }
 
-    /// A line on standard error.
+    /// Prints a line to standard error.
     pub fn complain(&mut self, line: &str) {
         self.err.push_str(line);
         self.err.push('\n');
@@ -239,13 +239,13 @@ impl<'m> Run<'m> {
         Err(Stop::Ended(code))
     }
 
-    /// Ends the command: the real tool does this, the fake host does not.
+    /// Ends the command, because the fake host does not implement this feature of the real tool.
     pub fn not_played<T>(&mut self, what: &str) -> Step<T> {
         let line = format!("fakehost: {what} is not played by the fake host");
         self.end(exit::NOT_PLAYED, &line)
     }
 
-    /// Ends the command if it has one of the options that the real tool heeds and the fake host does not.
+    /// Ends the command if it has an option that the fake host does not implement.
     pub fn without(&mut self, parsed: &Parsed, what: &str, letters: &str) -> Step {
         match letters.chars().find(|letter| parsed.has(*letter)) {
             Some(letter) => self.not_played(&format!("{what} -{letter}")),
@@ -260,7 +260,7 @@ impl<'m> Run<'m> {
         }
     }
 
-    /// Does something without the lock; what was changed so far is kept.
+    /// Does something without the lock; earlier changes are saved.
     pub fn away<T>(&mut self, work: impl FnOnce(&Self) -> T) -> Step<T> {
         self.let_go()?;
         let result = work(self);
@@ -268,7 +268,7 @@ impl<'m> Run<'m> {
         Ok(result)
     }
 
-    /// The end of a step: what was changed is kept, others may come in between, and the command may be killed.
+    /// The end of a step: changes are saved, other commands may run, and this one may be killed.
     pub fn point(&mut self, name: &str) -> Step {
         self.let_go()?;
         self.held = Some(take(self.machine)?);
@@ -280,7 +280,7 @@ impl<'m> Run<'m> {
         )
     }
 
-    /// Waits for a lock file of the host, as fcntl(2) with `F_SETLKW` does; dropping it lets go.
+    /// Waits for a lock file of the host, as fcntl(2) with `F_SETLKW` does; dropping it releases the lock.
     pub fn lock_file(&mut self, name: &str) -> Step<File> {
         let path = self.disk().root().join("var/run/zones").join(name);
         if let Some(parent) = path.parent() {
@@ -343,7 +343,7 @@ impl<'m> Run<'m> {
                     }
                 })?;
                 if self.kill.load(Ordering::SeqCst) {
-                    // Nothing is there any more to be released.
+                    // It no longer exists, so there is nothing to release.
                     let _ = std::fs::remove_file(&mark);
                     return Err(Stop::Killed);
                 }

@@ -8,7 +8,7 @@ use super::host::{Host, Service};
 use super::run::{Run, Step};
 use super::{nat, xml};
 
-/// The instances that a pattern means: an FMRI, or the end of one.
+/// The instances that match a pattern: an FMRI, or the end of one.
 fn matching(host: &Host, pattern: &str) -> Vec<String> {
     let bare = pattern.strip_prefix("svc:/").unwrap_or(pattern);
     host.services
@@ -25,7 +25,7 @@ fn matching(host: &Host, pattern: &str) -> Vec<String> {
         .collect()
 }
 
-/// The columns that are played, each with its width (cmd/svc/svcs/svcs.c).
+/// The supported columns and their widths (cmd/svc/svcs/svcs.c).
 const COLUMNS: &[(&str, usize)] = &[
     ("state", 14),
     ("nstate", 13),
@@ -242,7 +242,7 @@ pub fn svcadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     Ok(code)
 }
 
-/// The services of a manifest, each with its properties and whether it is enabled.
+/// The services in a manifest, with their properties and whether they are enabled.
 fn manifest(text: &str) -> Option<Vec<(String, Service)>> {
     let bundle = xml::parse(text).filter(|e| e.name == "service_bundle")?;
     let mut all = Vec::new();
@@ -301,7 +301,7 @@ pub fn svccfg(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         };
         return match words.as_slice() {
             ["setprop", property, "=", rest @ ..] if !rest.is_empty() => {
-                // A type may come first: `astring: value`.
+                // A type may precede it: `astring: value`.
                 let value = rest.iter().rfind(|w| !w.ends_with(':')).map_or("", |w| *w);
                 service
                     .properties
@@ -384,7 +384,7 @@ pub fn svcprop(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         return Ok(exit::ERROR);
     };
     let properties = run.host().services[&name].properties.clone();
-    // Values come in the form that a shell reads back.
+    // Values are quoted for a shell.
     let quoted = |value: &str| value.replace('\\', "\\\\").replace(' ', "\\ ");
     match parsed.value('p') {
         Some(property) => match properties.get(property) {

@@ -1,4 +1,4 @@
-//! kstat(8) of zones, links and the host; what small tools tell of a host.
+//! kstat(8) of zones, links and the host; and small tools that show properties of a host.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use super::zonecfg::Flavour;
 
 /// The longest name of a kstat in bytes.
 const LONGEST: usize = 30;
-/// What stands for no limit.
+/// The value for no limit.
 const NO_LIMIT: &str = "18446744073709551615";
 
-/// A kstat: what is counted of one thing.
+/// A kstat: the statistics of one thing.
 struct Kstat {
     module: &'static str,
     instance: u64,
@@ -24,7 +24,7 @@ struct Kstat {
 }
 
 impl Kstat {
-    /// A kstat whose statistics are all 0 but those that are given.
+    /// A kstat with these values; other statistics are 0.
     fn of(
         (module, instance, name, class): (&'static str, u64, &str, &'static str),
         statistics: &[&str],
@@ -32,7 +32,7 @@ impl Kstat {
     ) -> Self {
         let zero = statistics.iter().map(|s| ((*s).to_owned(), "0".to_owned()));
         let known = known.iter().map(|(s, v)| ((*s).to_owned(), v.clone()));
-        // Each says what it is and since when: no clock runs here.
+        // Each has its class and times: there is no clock here.
         let own = [("class", class), ("crtime", "0"), ("snaptime", "0")];
         let own = own.map(|(s, v)| (s.to_owned(), v.to_owned()));
         Kstat {
@@ -116,7 +116,7 @@ const LINK: &[&str] = &[
     "unknowns",
 ];
 
-/// What is counted of a zone, beside others of the same host.
+/// Adds the kstats of a zone.
 fn of_zone(host: &Host, name: &str, all: &mut Vec<Kstat>) {
     let Some(zone) = host.zones.get(name) else {
         return;
@@ -187,7 +187,7 @@ fn of_zone(host: &Host, name: &str, all: &mut Vec<Kstat>) {
     ));
 }
 
-/// Everything that is counted, in the order in which it is printed.
+/// All kstats, in the order in which they are printed.
 fn statistics(host: &Host) -> Vec<Kstat> {
     let global = [
         ("init_pid", "1".to_owned()),
@@ -228,7 +228,8 @@ fn statistics(host: &Host) -> Vec<Kstat> {
     all
 }
 
-/// Whether a name is meant by a pattern of gmatch(3GEN): `*` and `?` are any characters, `[a-c]` and `[!a-c]` one of some.
+/// Whether a name matches a pattern of gmatch(3GEN): `*` and `?` match any characters, `[a-c]` and `[!a-c]` one of a
+/// set.
 fn matches(pattern: &str, name: &str) -> bool {
     fn glob(pattern: &[u8], name: &[u8]) -> bool {
         match (pattern.first(), name.first()) {
@@ -268,7 +269,7 @@ kstat [ -Cjlpq ] [ -T d|u ] [ -c class ]
 
 /// `kstat -p [-C|-l|-q] [-c CLASS] [-m M] [-i I] [-n N] [-s S] [M:I:N:S]...` (cmd/stat/kstat/kstat.c)
 pub fn kstat(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
-    /// What is wrong with the instances that it is to show.
+    /// The status for an invalid selection of kstats.
     const WRONG: i32 = 2;
     let parsed = match getopt(args, "h?CqjlpT:m:i:n:s:c:", &[]) {
         Ok(parsed) if !parsed.has('h') && !parsed.has('?') => parsed,
@@ -276,7 +277,7 @@ pub fn kstat(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
             if let Err(bad) = other {
                 run.complain(&format!("kstat: {bad}"));
             }
-            // Who asks wrongly is taken for one who asks for help.
+            // An invalid option prints the help.
             run.complain(KSTAT_USAGE);
             return Ok(exit::OK);
         }
@@ -360,7 +361,7 @@ pub fn kstat(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     })
 }
 
-/// ppriv(1): `ppriv -S PID`, of a process in the global zone that root started.
+/// ppriv(1): `ppriv -S PID`, for a process in the global zone started by root.
 pub fn ppriv(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     let Ok(parsed) = getopt(args, "ensDPSvlM:I:P:E:L:", &[]) else {
         run.complain("usage:\n\tppriv [-v] [-S] [-D|-N] [-s spec] { pid | core } ...");

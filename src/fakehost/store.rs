@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::xml::{self, Element};
 
-/// The states that the index file can hold.
+/// The states in the index file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum IndexState {
     /// Configured: a document, nothing on disk.
@@ -115,14 +115,13 @@ impl ConfigStore {
         }
     }
 
-    /// A document as it is written.
+    /// The text of a document.
     pub fn text(doc: &Element) -> String {
         format!("{DOCUMENT_HEADER}{}\n", doc.to_text())
     }
 
-    /// Writes the document of a zone and brings its index line up to date: a new line is
-    /// `configured`; an existing one keeps its state unless `fresh` says the document was
-    /// created anew, which puts it back to `configured`.
+    /// Writes the document of a zone and updates its index line: a new line is `configured`; an existing one keeps its
+    /// state unless the document was created anew (`fresh`), which resets it to `configured`.
     pub fn save(&self, doc: &Element, fresh: bool) -> io::Result<()> {
         let zone = doc.attr_or_empty("name").to_string();
         let path = self.document_path(&zone);
@@ -152,7 +151,7 @@ impl ConfigStore {
         self.write_index(&index)
     }
 
-    /// Takes the zone out of the index and removes its document. Returns whether either was there.
+    /// Removes the zone from the index and deletes its document. Returns whether either existed.
     pub fn remove(&self, zone: &str) -> io::Result<bool> {
         let mut index = self.index()?;
         let before = index.len();
@@ -185,8 +184,7 @@ impl ConfigStore {
         self.index().ok()?.into_iter().find(|e| e.name == zone)
     }
 
-    /// Sets a zone's state in the index; `uuid` is set when given. A zone that is not listed is
-    /// left so.
+    /// Sets a zone's state in the index, and its uuid if given. Does nothing for a zone that is not listed.
     pub fn set_state(&self, zone: &str, state: IndexState, uuid: Option<&str>) -> io::Result<()> {
         let mut index = self.index()?;
         if let Some(entry) = index.iter_mut().find(|e| e.name == zone) {
@@ -222,7 +220,7 @@ impl ConfigStore {
     }
 }
 
-/// A document that is there but cannot be read as one.
+/// An existing document that cannot be parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidDocument;
 

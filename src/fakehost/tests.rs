@@ -7,7 +7,7 @@ use super::store::IndexState;
 use super::zfs::tests::Bench;
 use super::{Action, Fault, Machine, When, ZoneStatus};
 
-/// What can never be, whatever commands and faults come.
+/// Violated invariants, which must not happen whatever commands and faults there are.
 fn impossible(machine: &Machine) -> Vec<String> {
     let host = machine.state().unwrap();
     let index = machine.configurations().unwrap().index().unwrap();
@@ -70,7 +70,7 @@ fn impossible(machine: &Machine) -> Vec<String> {
     wrong
 }
 
-/// Commands about two zones that a random walk is made of.
+/// Commands about two zones for a random walk.
 fn commands() -> Vec<String> {
     let mut all = Vec::new();
     for zone in ["a", "b"] {
@@ -137,7 +137,7 @@ proptest! {
         let commands = commands();
         for (which, fate) in steps {
             let line = which.get(&commands);
-            // Some die half-way, with or without who does the work for them.
+            // Some commands die half-way, with or without their helper.
             if fate < 3 {
                 let fault = Fault {
                     id: 1,
@@ -426,7 +426,7 @@ fn statistics_controls_and_logins_are_those_of_running_zones() {
         ("kstat -p zones:::zonename", 0, "\tZ\n"),
         ("kstat -p nope:::", 1, ""),
         ("kstat -p a:b:c:d:e", 2, "Usage:\nkstat"),
-        // Asking wrongly is no failure.
+        // An invalid option is not an error.
         (
             "kstat -p -x",
             0,
@@ -481,7 +481,7 @@ fn statistics_controls_and_logins_are_those_of_running_zones() {
         ("zlogin -S Z exit 3", 3, ""),
         ("zlogin -S Z kill -9 $$", 0, ""),
         ("zoneadm -z Z halt", 0, ""),
-        // The global zone is always there; what is counted of others is not.
+        // The global zone always exists; statistics of other zones do not.
         (
             "kstat -p zones:::zonename",
             0,

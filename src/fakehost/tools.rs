@@ -11,10 +11,10 @@ use super::{
     Disk, control, controls, dladm, ipadm, nat, smf, statistics, zfs, zlogin, zoneadm, zonecfg,
 };
 
-/// What a tool is: it gets its arguments and its standard input, and tells its exit status.
+/// A tool: a function of its arguments and standard input that returns its exit status.
 pub type Tool = fn(&mut Run, &[String], &[u8]) -> Step<i32>;
 
-/// Every tool that can be called by its name. `ctl` is no tool of illumos: it tells the host what happens to it.
+/// Every tool that can be called by name. `ctl` is not a tool of illumos: it causes events on the host.
 pub const TOOLS: &[(&str, Tool)] = &[
     ("ctl", control::control),
     ("dladm", dladm::dladm),
@@ -40,10 +40,10 @@ pub const TOOLS: &[(&str, Tool)] = &[
     ("zpool", zfs::zpool),
 ];
 
-/// What others do for a tool, in a process of its own.
+/// Helpers of tools, which run as separate processes.
 const HELPERS: &[(&str, Tool)] = &[("brand", zoneadm::brand), ("zoneadmd", zoneadm::zoneadmd)];
 
-/// The tool or helper of a name.
+/// The tool or helper with a name.
 pub fn find(name: &str) -> Option<Tool> {
     TOOLS
         .iter()
@@ -52,7 +52,7 @@ pub fn find(name: &str) -> Option<Tool> {
         .map(|(_, function)| *function)
 }
 
-/// Whether a command line makes a tool read its standard input.
+/// Whether a tool reads standard input with this command line.
 pub fn reads_stdin(tool: &str, args: &[String]) -> bool {
     let has = |word: &str| args.iter().any(|arg| arg == word);
     match tool {
@@ -63,7 +63,7 @@ pub fn reads_stdin(tool: &str, args: &[String]) -> bool {
     }
 }
 
-/// What zonecfg sees of a host.
+/// The host as seen by zonecfg.
 struct Seen<'a> {
     host: &'a Host,
     disk: &'a Disk,
@@ -167,7 +167,7 @@ fn zonecfg(run: &mut Run, args: &[String], stdin: &[u8]) -> Step<i32> {
     Ok(reply.code)
 }
 
-/// Every configured zone has a number; OmniOS tells it.
+/// Every configured zone has a debug id, which OmniOS shows.
 fn debug_ids(host: &mut Host, store: &ConfigStore) -> Step {
     let names: Vec<String> = store.index()?.into_iter().map(|e| e.name).collect();
     host.debug_ids.retain(|name, _| names.contains(name));

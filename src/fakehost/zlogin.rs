@@ -1,7 +1,7 @@
-//! zlogin(1): a command in a running zone, or its console.
+//! zlogin(1): runs a command in a running zone, or connects to its console.
 //!
-//! Where inits are simulated the command runs in the directory of the zone's root, without its walls; where they are
-//! real, in the zone's namespaces.
+//! With simulated inits the command runs in the directory of the zone's root, without isolation; with real ones in the
+//! zone's namespaces.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -14,12 +14,12 @@ use super::store::IndexState;
 use super::zoneadm::State;
 use super::zonecfg::Flavour;
 
-/// The command line that a zone's `su` gets, or the words themselves where there is none.
+/// The command line for a zone's `su`, or the words themselves if there is none.
 fn string(words: &[String], flavour: Flavour) -> String {
     if flavour == Flavour::Gate || words.len() == 1 {
         return words.join(" ");
     }
-    // OmniOS wraps words with blanks, and escapes nothing.
+    // OmniOS joins words with spaces, and escapes nothing.
     let quoted: Vec<String> = words
         .iter()
         .map(|w| match w.contains([' ', '\t']) {
@@ -58,7 +58,7 @@ pub fn zlogin(run: &mut Run, args: &[String], stdin: &[u8]) -> Step<i32> {
     };
     let (has, words) = (|letter| parsed.has(letter), parsed.rest.len());
     let console = has('C') || has('I');
-    // In the order in which they are looked at.
+    // In the order in which they are checked.
     let why = [
         (
             console && has('l'),
@@ -143,7 +143,7 @@ pub fn zlogin(run: &mut Run, args: &[String], stdin: &[u8]) -> Step<i32> {
     }
     let root = format!("{}/root", zone.path);
     let disk = run.disk();
-    // Only /usr/bin/su is looked for on these releases.
+    // On these releases only /usr/bin/su is looked for.
     if !parsed.has('S') && !disk.exists(&format!("{root}/usr/bin/su")) {
         run.complain("zlogin: exec failure: No such file or directory");
         return Ok(exit::ERROR);
@@ -193,7 +193,7 @@ pub fn zlogin(run: &mut Run, args: &[String], stdin: &[u8]) -> Step<i32> {
     let output = run.away(move |_| {
         let mut child = command.spawn()?;
         if let Some(mut pipe) = child.stdin.take() {
-            // A command that reads nothing closes it.
+            // A command that does not read closes it.
             let _ = pipe.write_all(&input);
         }
         child.wait_with_output()
@@ -202,7 +202,7 @@ pub fn zlogin(run: &mut Run, args: &[String], stdin: &[u8]) -> Step<i32> {
         Ok(output) => {
             run.raw = output.stdout;
             run.err.push_str(&String::from_utf8_lossy(&output.stderr));
-            // Of a death by a signal zlogin tells nothing.
+            // zlogin does not report that a signal killed the command.
             Ok(output.status.code().unwrap_or(exit::OK))
         }
         Err(error) => {

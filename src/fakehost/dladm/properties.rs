@@ -1,8 +1,8 @@
-//! Properties of links: set, reset, shown.
+//! Setting, resetting and showing link properties.
 
 use super::*;
 
-/// The words of which a property is one, as they are shown.
+/// The possible values of a property, as they are shown.
 fn possible(property: &str) -> &'static str {
     match property {
         "priority" => "low,medium,high",
@@ -21,12 +21,12 @@ pub(super) fn set_linkprop(run: &mut Run, parsed: &Parsed) -> Step<i32> {
         return die(run, "link property must be specified");
     };
     must_exist(run, name)?;
-    // What is set on a temporary link is not kept, whatever was asked.
+    // Changes of a temporary link are always temporary.
     let temporary = parsed.has('t') || run.host().link(name).is_some_and(|link| link.temporary);
     let mut code = exit::OK;
     for (property, values) in all {
         let host = run.host();
-        // The last one alone decides.
+        // Only the last one decides.
         code = exit::OK;
         match host.check_link_property(name, property, &values) {
             Ok(value) => set(host, name, property, &value, !temporary),

@@ -1,4 +1,4 @@
-//! What changes datasets. Each returns the text that the tool prints when it fails.
+//! Changes of datasets. Each returns the tool's error message if it fails.
 
 use super::mount::Remount;
 use super::names;
@@ -7,16 +7,16 @@ use crate::fakehost::disk::{Disk, DiskOp};
 use crate::fakehost::host::{Dataset, Host, Snapshot};
 use crate::fakehost::run::now;
 
-/// Why a file system was not made, or what became of one that was.
+/// The result of creating a file system.
 pub enum Made {
-    /// Made, and mounted if it should be.
+    /// Created, and mounted if it should be.
     Whole,
-    /// Made, but it cannot be mounted.
+    /// Created, but mounting failed.
     Unmounted(String),
 }
 
 impl Dataset {
-    /// One without properties and files.
+    /// A file system without properties and files.
     pub fn new(id: u64, created: u64) -> Self {
         Dataset {
             id,
@@ -32,7 +32,7 @@ impl Dataset {
 }
 
 impl Host {
-    /// Whether a dataset can be made under a name.
+    /// Checks whether a dataset can be created under a name.
     fn room_for(&self, name: &str, disk: &Disk) -> Result<(), String> {
         if let Some(wrong) = names::wrong(name, false) {
             return Err(wrong);
@@ -55,10 +55,10 @@ impl Host {
         Ok(())
     }
 
-    /// Makes a file system, empty or from a snapshot, and mounts it.
+    /// Creates a file system, empty or from a snapshot, and mounts it.
     ///
     /// # Errors
-    /// The text of `cannot create`.
+    /// The text after `cannot create`.
     pub fn create_dataset(
         &mut self,
         name: &str,
@@ -116,10 +116,10 @@ impl Host {
         })
     }
 
-    /// Makes snapshots of the same name of several file systems at once.
+    /// Creates snapshots with the same name of several file systems at once.
     ///
     /// # Errors
-    /// The text of `cannot create snapshot`.
+    /// The text after `cannot create snapshot`.
     pub fn snapshot(
         &mut self,
         datasets: &[String],
@@ -171,10 +171,10 @@ impl Host {
         Ok(())
     }
 
-    /// Destroys a snapshot; with `defer`, when nothing needs it any more.
+    /// Destroys a snapshot; with `defer`, once nothing needs it any more.
     ///
     /// # Errors
-    /// The text of `cannot destroy`.
+    /// The text after `cannot destroy`.
     pub fn destroy_snapshot(&mut self, full: &str, defer: bool) -> Result<(), String> {
         let wrong = |why: &str| format!("cannot destroy '{full}': {why}");
         let Some((dataset, name)) = full.split_once('@') else {
@@ -207,7 +207,7 @@ impl Host {
     /// Unmounts and destroys a file system without children and snapshots.
     ///
     /// # Errors
-    /// The text of `cannot unmount` or `cannot destroy`.
+    /// The text after `cannot unmount` or `cannot destroy`.
     pub fn destroy_dataset(&mut self, name: &str, force: bool, disk: &Disk) -> Result<(), String> {
         let wrong = |why: &str| format!("cannot destroy '{name}': {why}");
         self.writable(name).map_err(wrong)?;
@@ -236,7 +236,7 @@ impl Host {
         Ok(())
     }
 
-    /// Lets a snapshot go that was only waiting for its last clone or hold.
+    /// Destroys a deferred snapshot if its last clone or hold is gone.
     pub fn release_deferred(&mut self, full: &str) {
         let deferred = full.split_once('@').is_some_and(|(dataset, name)| {
             self.datasets.get(dataset).is_some_and(|d| {
@@ -250,8 +250,8 @@ impl Host {
         }
     }
 
-    /// What goes with a file system or snapshot, in the order in which it is destroyed, itself last: with `clones`
-    /// the clones of snapshots anywhere too.
+    /// Everything that is destroyed with a file system or snapshot, in order, itself last: with `clones` also the
+    /// clones of its snapshots, wherever they are.
     pub fn dependents(&self, name: &str, clones: bool) -> Vec<String> {
         let mut all = Vec::new();
         self.add_dependents(name, clones, &mut all);
@@ -283,10 +283,10 @@ impl Host {
         all.push(name.to_owned());
     }
 
-    /// Sets a property, or with no value lets it be inherited again.
+    /// Sets a property, or without a value lets it be inherited again.
     ///
     /// # Errors
-    /// What is printed; the flag tells whether the property was set nevertheless.
+    /// The message; the flag says whether the property was set nevertheless.
     pub fn set_property(
         &mut self,
         name: &str,
@@ -344,7 +344,7 @@ impl Host {
             _ => {}
         }
         if property == "mountpoint" && self.is_on(name, "zoned") {
-            // Only who is in the zone says where it is mounted.
+            // Only the zone may change its mountpoint.
             return Err(wrong(
                 "'mountpoint' cannot be set on dataset in a non-global zone",
             ));
@@ -380,7 +380,7 @@ impl Host {
                 return Err((text, true));
             }
         }
-        // What can be mounted now and could not before is mounted; canmount alone mounts nothing that was not.
+        // A file system that becomes mountable is mounted; canmount alone does not mount one.
         if property == "mountpoint" && !was_mountable && self.mounts_itself(name) {
             self.mount(name, disk).map_err(|text| {
                 (
@@ -392,10 +392,10 @@ impl Host {
         Ok(())
     }
 
-    /// Renames a file system and all below, or a snapshot.
+    /// Renames a file system and its descendants, or a snapshot.
     ///
     /// # Errors
-    /// What is printed.
+    /// The message.
     pub fn rename(&mut self, from: &str, to: &str, disk: &Disk) -> Result<(), String> {
         let wrong = |why: &str| format!("cannot rename '{from}': {why}");
         if let Some((dataset, name)) = from.split_once('@') {
@@ -473,10 +473,10 @@ impl Host {
         }
     }
 
-    /// Makes a clone the owner of what it shares with its origin.
+    /// Makes a clone the owner of the data that it shares with its origin.
     ///
     /// # Errors
-    /// What is printed.
+    /// The message.
     pub fn promote(&mut self, name: &str) -> Result<(), String> {
         let wrong = |why: &str| format!("cannot promote '{name}': {why}");
         let Some(origin) = self.datasets[name].origin.clone() else {

@@ -1,4 +1,4 @@
-//! `zfs destroy`: what goes with what, and in which order.
+//! `zfs destroy`: what is destroyed together, and in which order.
 
 use super::super::exit;
 use super::super::getopt::Parsed;
@@ -50,7 +50,7 @@ pub(super) fn destroy(run: &mut Run, args: &[String]) -> Step<i32> {
     destroy_in_order(run, name, all, force, parsed.has('d'))
 }
 
-/// Destroys one after another; the first that cannot be ends it. The pool's own file system stays.
+/// Destroys one after another, up to the first failure. The pool's own file system stays.
 fn destroy_in_order(
     run: &mut Run,
     top: &str,
@@ -63,7 +63,7 @@ fn destroy_in_order(
             continue;
         }
         let (host, disk) = run.view();
-        // Another command may have been faster.
+        // Another command may have destroyed it.
         if !host.has_zfs(&one) {
             if one == top {
                 return fail(
@@ -87,7 +87,7 @@ fn destroy_in_order(
     Ok(exit::OK)
 }
 
-/// `dataset@a,b,c`, with `-r` in all datasets below too.
+/// `dataset@a,b,c`, with `-r` also in all descendants.
 fn destroy_snapshots(run: &mut Run, dataset: &str, list: &str, parsed: &Parsed) -> Step<i32> {
     if let Err(text) = run.host().open_zfs(dataset, false) {
         return fail(run, &text);

@@ -1,4 +1,4 @@
-//! Subcommands that change what is there: `zfs set`, `inherit`, `rename`, `promote`, `hold` and `release`.
+//! Subcommands that change existing datasets: `zfs set`, `inherit`, `rename`, `promote`, `hold` and `release`.
 
 use super::super::exit;
 use super::super::run::{Run, Step, now};

@@ -23,7 +23,7 @@ use super::exit;
 use super::getopt::{Bad, Parsed, getopt};
 use super::run::{Run, Step, Stop};
 
-/// The usage of each subcommand that is played.
+/// The usage of each supported subcommand.
 const USAGE: &[(&str, &str)] = &[
     ("create", "create [-p] [-o property=value] ... <filesystem>"),
     (
@@ -66,7 +66,7 @@ const USAGE: &[(&str, &str)] = &[
     ("unmount", "unmount [-f] <-a | filesystem|mountpoint>"),
 ];
 
-/// Subcommands of the real tool that the fake host does not play.
+/// Subcommands that the fake host does not implement.
 const NOT_PLAYED: &[&str] = &[
     "allow",
     "bookmark",
@@ -87,7 +87,7 @@ const NOT_PLAYED: &[&str] = &[
     "change-key",
 ];
 
-/// Ends with the usage of a subcommand after what is wrong with the command line.
+/// Ends with an error about the command line, and the usage of a subcommand.
 fn usage<T>(run: &mut Run, command: &str, wrong: &str) -> Step<T> {
     let text = USAGE
         .iter()
@@ -115,7 +115,7 @@ fn options(run: &mut Run, command: &str, args: &[String], known: &str) -> Step<P
     usage(run, command, &wrong)
 }
 
-/// The one word that a subcommand takes.
+/// The single argument of a subcommand.
 fn one<'a>(run: &mut Run, command: &str, parsed: &'a Parsed, what: &str) -> Step<&'a String> {
     match parsed.rest.as_slice() {
         [word] => Ok(word),
@@ -124,7 +124,7 @@ fn one<'a>(run: &mut Run, command: &str, parsed: &'a Parsed, what: &str) -> Step
     }
 }
 
-/// The source and the target that a subcommand takes.
+/// The source and the target arguments of a subcommand.
 fn two<'a>(run: &mut Run, command: &str, parsed: &'a Parsed) -> Step<(&'a String, &'a String)> {
     match parsed.rest.as_slice() {
         [from, to] => Ok((from, to)),
@@ -168,12 +168,12 @@ pub fn zfs(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     }
 }
 
-/// Ends with why something failed.
+/// Ends with an error message.
 fn fail<T>(run: &mut Run, text: &str) -> Step<T> {
     run.end(exit::ERROR, text)
 }
 
-/// The `-o property=value` of a command line.
+/// The `-o property=value` options of a command line.
 fn settings(run: &mut Run, parsed: &Parsed) -> Step<Vec<(String, String)>> {
     let mut settings: Vec<(String, String)> = Vec::new();
     for pair in parsed.values('o') {
@@ -189,7 +189,7 @@ fn settings(run: &mut Run, parsed: &Parsed) -> Step<Vec<(String, String)>> {
     Ok(settings)
 }
 
-/// What `-p` asks for: makes what is missing above a dataset, and ends well if the dataset itself is there.
+/// `-p`: creates missing ancestors of a dataset, and succeeds if the dataset itself exists.
 fn ancestors(run: &mut Run, name: &str) -> Step {
     if names::wrong(name, false).is_some() {
         return Ok(());
@@ -200,7 +200,7 @@ fn ancestors(run: &mut Run, name: &str) -> Step {
     make_above(run, name)
 }
 
-/// Makes what is missing above a dataset.
+/// Creates missing ancestors of a dataset.
 fn make_above(run: &mut Run, name: &str) -> Step {
     let missing: Vec<String> = name
         .match_indices('/')
@@ -233,7 +233,7 @@ fn create(run: &mut Run, args: &[String]) -> Step<i32> {
     make(run, name, None, &settings)
 }
 
-/// Makes a file system, and mounts it in a step of its own.
+/// Creates a file system, and mounts it in a separate step.
 fn make(run: &mut Run, name: &str, origin: Option<&str>, set: &[(String, String)]) -> Step<i32> {
     let (host, disk) = run.view();
     match host.create_dataset(name, origin, set, disk) {

@@ -1,4 +1,4 @@
-//! Mounting file systems in the global zone, and what keeps them busy.
+//! Mounting file systems in the global zone, and reasons why they are busy.
 
 use super::names;
 use super::properties::Source;
@@ -13,7 +13,7 @@ pub fn path_is_below(path: &str, top: &str) -> bool {
 }
 
 impl Host {
-    /// Where a file system can be mounted, if at all: not with `canmount=off`, no path, or zoned.
+    /// The mountpoint of a file system; None with `canmount=off`, without a path, or if zoned.
     pub fn mountable(&self, dataset: &str) -> Option<String> {
         let (mountpoint, _) = self.mountpoint(dataset);
         let possible = mountpoint.starts_with('/')
@@ -24,13 +24,13 @@ impl Host {
         possible.then_some(mountpoint)
     }
 
-    /// Whether it is mounted without being asked for.
+    /// Whether it is mounted automatically.
     pub fn mounts_itself(&self, dataset: &str) -> bool {
         self.property(dataset, "canmount")
             .is_some_and(|(v, _)| v == "on")
     }
 
-    /// Why files at and below a path in the global zone are in use.
+    /// Whether files at and below a path in the global zone are in use.
     pub fn busy(&self, path: &str, disk: &Disk, force: bool) -> bool {
         let used_by_zone = self.zones.values().any(|zone| {
             path_is_below(&zone.path, path)
@@ -50,10 +50,10 @@ impl Host {
             || (!force && (held(path) || space::open_files(self, disk, path)))
     }
 
-    /// Mounts a file system; nothing happens to one that cannot be mounted or is.
+    /// Mounts a file system, unless it is mounted or cannot be mounted.
     ///
     /// # Errors
-    /// The text of `cannot mount`.
+    /// The text after `cannot mount`.
     pub fn mount(&mut self, dataset: &str, disk: &Disk) -> Result<(), String> {
         let Some(at) = self.mountable(dataset) else {
             return Ok(());
@@ -83,8 +83,8 @@ impl Host {
         Ok(())
     }
 
-    /// Where a path will be found once this step's mounts are done: what is below a file system that they mount is
-    /// still among the files of that one.
+    /// The location of a path before this step's mounts are applied on disk: below a file system that is about to be
+    /// mounted it is still among that one's files.
     fn files_of<'a>(&self, path: &'a str) -> (Files, &'a str) {
         let mounts = self.pending.iter().filter_map(|op| match op {
             DiskOp::Mount { id, at } if at != path && path_is_below(path, at) => Some((*id, at)),
@@ -96,10 +96,10 @@ impl Host {
         }
     }
 
-    /// Unmounts a file system that is mounted.
+    /// Unmounts a mounted file system.
     ///
     /// # Errors
-    /// The text of `cannot unmount`.
+    /// The text after `cannot unmount`.
     pub fn unmount(&mut self, dataset: &str, disk: &Disk, force: bool) -> Result<(), String> {
         let Some(at) = self.datasets.get(dataset).and_then(|d| d.mounted.clone()) else {
             return Ok(());
@@ -115,8 +115,8 @@ impl Host {
         Ok(())
     }
 
-    /// Removes the directory that an unmounted file system would be at, as libzfs does for mountpoints that nobody
-    /// chose.
+    /// Removes the mountpoint directory of an unmounted file system, as libzfs does for inherited and default
+    /// mountpoints.
     pub fn remove_mountpoint(&mut self, dataset: &str) {
         let (at, source) = self.mountpoint(dataset);
         if source != Source::Local && self.mountable(dataset).is_some() {
@@ -124,11 +124,11 @@ impl Host {
         }
     }
 
-    /// Does something with file systems unmounted: all below `top`, those below first. Afterwards those that were
-    /// mounted are mounted where they belong then; `renamed` tells the new name of a dataset.
+    /// Does something with all file systems below `top` unmounted, descendants first. Afterwards those that were
+    /// mounted are mounted again, at their new places; `renamed` maps old dataset names to new ones.
     ///
     /// # Errors
-    /// What cannot be unmounted (nothing was done then), or cannot be mounted again (everything was done).
+    /// One cannot be unmounted (nothing was done then), or cannot be mounted again (everything was done).
     pub fn remounting(
         &mut self,
         top: &str,
@@ -153,7 +153,7 @@ impl Host {
         change(self);
         let mut wrong = Vec::new();
         for name in &mounted {
-            // What is unmounted in this very step is still seen on disk at its old place.
+            // Files unmounted in this step are still at their old place on disk.
             let name = renamed(name);
             let moved = self
                 .mountable(&name)
@@ -172,7 +172,7 @@ impl Host {
         }
     }
 
-    /// Mounts at a place that was taken by a mount of this same step.
+    /// Mounts at a place that was occupied by a mount of this same step.
     fn mount_unseen(&mut self, dataset: &str) -> Result<(), String> {
         let Some(at) = self.mountable(dataset) else {
             return Ok(());
@@ -188,7 +188,7 @@ impl Host {
     }
 }
 
-/// What went wrong when file systems had to move.
+/// Why file systems could not be moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Remount {
     /// One is busy: nothing was done.
@@ -197,7 +197,7 @@ pub enum Remount {
     Mount(String),
 }
 
-/// Mounts what mounts itself, as at boot and at import. What cannot be mounted stays unmounted; returns why.
+/// Mounts everything that is mounted automatically, as at boot and at import. Returns the errors of the others.
 pub fn import(host: &mut Host, disk: &Disk) -> Vec<String> {
     let mut names: Vec<(String, String)> = host
         .datasets

@@ -2,12 +2,12 @@
 
 use crate::fakehost::host::Host;
 
-/// The longest name in bytes, snapshot and all.
+/// The longest name in bytes, including the snapshot part.
 const LONGEST: usize = 255;
 /// The most components of a name.
 const DEEPEST: usize = 50;
 
-/// What is wrong with the name of a file system, or with that of a snapshot.
+/// What is wrong with the name of a file system, or of a snapshot.
 pub fn wrong(name: &str, snapshot: bool) -> Option<String> {
     if name.len() > LONGEST {
         return Some("name is too long".to_owned());
@@ -54,7 +54,7 @@ pub fn wrong(name: &str, snapshot: bool) -> Option<String> {
     }
 }
 
-/// The dataset above, unless it is a pool's.
+/// The parent dataset, except for a pool's.
 pub fn parent(name: &str) -> Option<&str> {
     name.rsplit_once('/').map(|(parent, _)| parent)
 }
@@ -71,17 +71,17 @@ pub fn is_below(name: &str, top: &str) -> bool {
 }
 
 impl Host {
-    /// Whether a pool is there and imported.
+    /// Whether a pool exists and is imported.
     pub fn has_pool(&self, name: &str) -> bool {
         self.pools.get(name).is_some_and(|pool| pool.imported)
     }
 
-    /// Whether a file system is there.
+    /// Whether a file system exists.
     pub fn has_dataset(&self, name: &str) -> bool {
         self.has_pool(pool(name)) && self.datasets.contains_key(name)
     }
 
-    /// Whether a file system or snapshot is there.
+    /// Whether a file system or snapshot exists.
     pub fn has_zfs(&self, name: &str) -> bool {
         match name.split_once('@') {
             Some((dataset, snapshot)) => {
@@ -95,10 +95,10 @@ impl Host {
         }
     }
 
-    /// Opens a file system, or a snapshot where that is wanted.
+    /// Checks that a file system, or a snapshot if allowed, exists.
     ///
     /// # Errors
-    /// The text of `cannot open`.
+    /// The text after `cannot open`.
     pub fn open_zfs(&self, name: &str, snapshot: bool) -> Result<(), String> {
         if let Some(wrong) = wrong(name, snapshot) {
             return Err(format!("cannot open '{name}': {wrong}"));
@@ -109,7 +109,7 @@ impl Host {
         Ok(())
     }
 
-    /// File systems at and below one, by name: a parent comes before its children.
+    /// A file system and its descendants, sorted by name: a parent comes before its children.
     pub fn tree(&self, top: &str) -> Vec<String> {
         let mut names: Vec<String> = self
             .datasets

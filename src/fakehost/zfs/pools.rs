@@ -1,4 +1,4 @@
-//! zpool(8): what there is to see of pools, export and import.
+//! zpool(8): showing, exporting and importing pools.
 
 use super::{mount, properties};
 use crate::fakehost::exit;
@@ -83,7 +83,7 @@ fn value(run: &mut Run, pool: &str, property: &str, exact: bool) -> String {
     }
 }
 
-/// Pools that the words name, or all; what is not there is complained about.
+/// The named pools, or all; missing ones are reported.
 fn pools(run: &mut Run, words: &[String]) -> (Vec<String>, i32) {
     let host = run.host();
     if words.is_empty() {

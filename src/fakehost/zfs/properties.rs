@@ -1,14 +1,14 @@
-//! Properties of datasets: what there is, what each may be, where a value comes from (`zfs_prop.c`, `zprop_parse_value`).
+//! Properties of datasets: their names, possible values, and sources of values (`zfs_prop.c`, `zprop_parse_value`).
 
 use super::names;
 use crate::fakehost::host::Host;
 
-/// What a property's value is.
+/// The type of a property.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
-    /// One of these words.
+    /// One of several words.
     Word(&'static [&'static str]),
-    /// Bytes, or nothing (`none`).
+    /// Bytes, or `none`.
     Limit,
     /// A number.
     Number,
@@ -27,13 +27,13 @@ pub struct Property {
     pub name: &'static str,
     /// Its short name.
     pub column: &'static str,
-    /// What it may be.
+    /// Its type.
     pub shape: Shape,
-    /// Whether children have it from their parent.
+    /// Whether children inherit it.
     pub inherits: bool,
-    /// What it is if nothing is set.
+    /// The default value.
     pub default: &'static str,
-    /// It can be given only when the dataset is made.
+    /// Whether it can only be set at creation.
     pub fixed: bool,
 }
 
@@ -234,7 +234,7 @@ pub const PROPERTIES: &[Property] = &[
     read("userrefs", "userrefs"),
 ];
 
-/// The native property of a name or short name.
+/// The native property with a name or short name.
 pub fn find(name: &str) -> Option<&'static Property> {
     PROPERTIES
         .iter()
@@ -249,7 +249,7 @@ pub fn is_user(name: &str) -> bool {
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.:".contains(&b))
 }
 
-/// Reads a number with a suffix: `10G`, `1.5g`, `512`, `10GB`.
+/// Parses a number with a suffix: `10G`, `1.5g`, `512`, `10GB`.
 pub fn number(text: &str) -> Result<u64, String> {
     let bad = || format!("bad numeric value '{text}'");
     let end = text
@@ -282,7 +282,7 @@ pub fn number(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "numeric value is too large".to_owned())
 }
 
-/// A number as people read it (`zfs_nicenum`).
+/// A number in human-readable form (`zfs_nicenum`).
 pub fn nice(value: u64) -> String {
     let (mut index, mut n) = (0, value);
     while n >= 1024 {
@@ -301,7 +301,7 @@ pub fn nice(value: u64) -> String {
         .unwrap_or_else(|| format!("{n}{unit}"))
 }
 
-/// What is kept of a value that is set.
+/// The value to store for a property.
 ///
 /// # Errors
 /// What is wrong with the property or its value.
@@ -352,14 +352,14 @@ pub fn check(name: &str, value: &str, new: bool) -> Result<String, String> {
     }
 }
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// Set here.
     Local,
     /// Set nowhere.
     Default,
-    /// Set on this dataset above.
+    /// Inherited from this dataset.
     Inherited(String),
     /// Computed.
     None,
@@ -377,7 +377,7 @@ impl std::fmt::Display for Source {
 }
 
 impl Host {
-    /// The value of a settable or user property of a file system or snapshot, as it is kept; nothing if it has none.
+    /// The stored value of a settable or user property of a file system or snapshot; None if it has none.
     pub fn property(&self, name: &str, property: &str) -> Option<(String, Source)> {
         let (dataset, snapshot) = match name.split_once('@') {
             Some((dataset, snapshot)) => (dataset, Some(snapshot)),
@@ -393,7 +393,7 @@ impl Host {
             if let Some(value) = snapshot.properties.get(property) {
                 return Some((value.clone(), Source::Local));
             }
-            // Of native properties a snapshot has only those that matter for its files.
+            // A snapshot only has the native properties that matter for its files.
             if !is_user(property)
                 && !matches!(
                     property,
@@ -436,7 +436,7 @@ impl Host {
         native.map(|p| (p.default.to_owned(), Source::Default))
     }
 
-    /// Where a file system is mounted if it is: a path, `none` or `legacy`.
+    /// The configured mountpoint of a file system: a path, `none` or `legacy`.
     pub fn mountpoint(&self, dataset: &str) -> (String, Source) {
         let (value, source) = match self.property(dataset, "mountpoint") {
             Some((value, source)) if source != Source::Default => (value, source),
@@ -451,13 +451,13 @@ impl Host {
         }
     }
 
-    /// Whether a switch is on.
+    /// Whether a boolean property is on.
     pub fn is_on(&self, dataset: &str, property: &str) -> bool {
         self.property(dataset, property)
             .is_some_and(|(value, _)| value == "on")
     }
 
-    /// A limit of a file system in bytes, if it has one.
+    /// A limit of a file system in bytes, if set.
     pub fn limit(&self, dataset: &str, property: &str) -> Option<u64> {
         let (value, _) = self.property(dataset, property)?;
         value.parse().ok().filter(|bytes| *bytes > 0)

@@ -6,7 +6,7 @@ use crate::fakehost::disk::Disk;
 use crate::fakehost::host::Host;
 use crate::fakehost::run::{Run, Step};
 
-/// A value and where it comes from; nothing if the property does not belong to the dataset.
+/// A value and its source; None if the property does not apply to the dataset.
 fn value(
     host: &Host,
     disk: &Disk,
@@ -110,14 +110,14 @@ fn computed(
     })
 }
 
-/// Which datasets a command is about.
+/// The datasets that a command selects.
 struct Pick {
     filesystems: bool,
     snapshots: bool,
     depth: Option<usize>,
 }
 
-/// Which kinds are meant by `-t`.
+/// The types selected by `-t`.
 fn kinds(run: &mut Run, command: &str, text: Option<&str>) -> Step<Option<(bool, bool)>> {
     let Some(text) = text else { return Ok(None) };
     let (mut filesystems, mut snapshots) = (false, false);
@@ -136,7 +136,7 @@ fn kinds(run: &mut Run, command: &str, text: Option<&str>) -> Step<Option<(bool,
     Ok(Some((filesystems, snapshots)))
 }
 
-/// The datasets below one, at most so deep, each before what is below it.
+/// A dataset and its descendants down to a depth, parents first.
 fn walk(host: &Host, top: &str, pick: &Pick) -> Vec<String> {
     if top.contains('@') {
         return vec![top.to_owned()];
@@ -163,7 +163,7 @@ fn walk(host: &Host, top: &str, pick: &Pick) -> Vec<String> {
     all
 }
 
-/// The datasets that the arguments name; what is not there is complained about.
+/// The datasets named by the arguments; missing ones are reported.
 fn targets(run: &mut Run, words: &[String], pick: &Pick, recursive: bool) -> (Vec<String>, i32) {
     let host = run.host();
     if words.is_empty() {
@@ -217,7 +217,7 @@ fn depth(run: &mut Run, command: &str, text: Option<&str>) -> Step<Option<usize>
     }
 }
 
-/// Rows as a table for people, or with tabs.
+/// Prints rows as a table, or separated by tabs.
 fn table(run: &mut Run, header: &[String], rows: &[Vec<String>], plain: bool) {
     if plain {
         rows.iter().for_each(|row| run.say(&row.join("\t")));
@@ -278,7 +278,7 @@ pub(super) fn list(run: &mut Run, args: &[String]) -> Step<i32> {
     let depth = depth(run, "list", parsed.value('d'))?;
     let kinds = kinds(run, "list", parsed.value('t'))?;
     let (filesystems, snapshots) = kinds.unwrap_or((true, false));
-    // Snapshots alone are looked for below the datasets that are named.
+    // With only snapshots selected, the named datasets' snapshots are listed.
     let depth = depth.or((kinds.is_some() && !parsed.has('r') && snapshots).then_some(1));
     let pick = Pick {
         filesystems,

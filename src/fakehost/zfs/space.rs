@@ -1,31 +1,31 @@
-//! What file systems use and may use.
+//! Space accounting of file systems.
 
 use super::names;
 use crate::fakehost::disk::{Disk, Files};
 use crate::fakehost::host::{Health, Host, Inits};
 
-/// What an empty file system takes, in bytes.
+/// The size of an empty file system, in bytes.
 const EMPTY: u64 = 24 << 10;
 
-/// Bytes of a file system.
+/// The space of a file system, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// Everything that would be freed with it.
+    /// Freed if it were destroyed.
     pub used: u64,
-    /// What it can still take.
+    /// Still available to it.
     pub available: u64,
-    /// What it can reach.
+    /// Accessible through it.
     pub referenced: u64,
-    /// What its snapshots hold alone.
+    /// Used only by its snapshots.
     pub snapshots: u64,
-    /// What its children use.
+    /// Used by its children.
     pub children: u64,
-    /// What is kept free for it.
+    /// Reserved for it.
     pub reserved: u64,
 }
 
 impl Host {
-    /// Where the files of a file system or snapshot are.
+    /// The location of the files of a file system or snapshot.
     pub fn files(&self, name: &str) -> Option<Files> {
         match name.split_once('@') {
             Some((dataset, snapshot)) => self
@@ -42,7 +42,7 @@ impl Host {
         }
     }
 
-    /// Directories in the files of a file system that belong to others mounted there.
+    /// Directories in the files of a file system at which others are mounted.
     pub fn mounted_within(&self, dataset: &str) -> Vec<String> {
         let own = self.datasets.get(dataset).and_then(|d| d.mounted.as_ref());
         self.datasets
@@ -53,7 +53,7 @@ impl Host {
             .collect()
     }
 
-    /// What a file system or snapshot can reach, in bytes.
+    /// The bytes accessible through a file system or snapshot.
     pub fn referenced(&self, name: &str, disk: &Disk) -> u64 {
         let dataset = name.split('@').next().unwrap_or(name);
         let filled = match name.contains('@') {
@@ -66,7 +66,7 @@ impl Host {
         EMPTY + filled + files
     }
 
-    /// What a file system uses by itself, its snapshots, and what is kept free for it.
+    /// The space used by a file system itself, by its snapshots, and by its reservation.
     fn own(&self, name: &str, disk: &Disk) -> Usage {
         let Some(dataset) = self.datasets.get(name) else {
             return Usage::default();
@@ -83,7 +83,7 @@ impl Host {
             snapshots += bytes.saturating_sub(later);
             later = bytes;
         }
-        // A clone that changed nothing takes a block.
+        // An unchanged clone takes a block.
         let alone = referenced.saturating_sub(shared).max(512);
         let reserved = self
             .limit(name, "refreservation")
@@ -97,7 +97,7 @@ impl Host {
         }
     }
 
-    /// What a file system uses with all below, without what it can still take.
+    /// The space used by a file system and its descendants, without the available space.
     fn used(&self, name: &str, disk: &Disk) -> Usage {
         let mut usage = self.own(name, disk);
         let children = self
@@ -112,7 +112,7 @@ impl Host {
         usage
     }
 
-    /// What a pool has left, in bytes.
+    /// The free space of a pool, in bytes.
     pub fn free(&self, pool: &str, disk: &Disk) -> u64 {
         let Some(p) = self.pools.get(pool) else {
             return 0;
@@ -122,7 +122,7 @@ impl Host {
             .saturating_sub(self.used(pool, disk).used)
     }
 
-    /// What a file system uses and may use.
+    /// The space that a file system uses and may use.
     pub fn usage(&self, name: &str, disk: &Disk) -> Usage {
         let mut usage = self.used(name, disk);
         let mut available = self.free(names::pool(name), disk);
@@ -140,10 +140,10 @@ impl Host {
         usage
     }
 
-    /// Whether a pool can be changed.
+    /// Checks whether a pool can be changed.
     ///
     /// # Errors
-    /// Why not, as the tools say it.
+    /// The reason in the tools' words.
     pub fn writable(&self, dataset: &str) -> Result<(), &'static str> {
         match self.pools.get(names::pool(dataset)).map(|p| p.health) {
             Some(Health::Suspended) => Err("pool I/O is currently suspended"),
@@ -153,8 +153,8 @@ impl Host {
     }
 }
 
-/// Whether a process of this computer has a file at or below a path open or is in it: only asked for where zones
-/// are real.
+/// Whether a process of this computer has a file at or below a path open or as its working directory: only relevant for
+/// real zones.
 pub fn open_files(host: &Host, disk: &Disk, path: &str) -> bool {
     if host.inits != Inits::Real {
         return false;

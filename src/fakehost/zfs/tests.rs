@@ -1,6 +1,6 @@
 use crate::fakehost::{Layout, Machine, Reply};
 
-/// A host of its own for a test.
+/// A host for a test.
 pub struct Bench {
     pub machine: Machine,
     _root: tempfile::TempDir,
@@ -19,7 +19,7 @@ impl Bench {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         self.machine.run(&words[0], &words[1..], b"")
     }
-    /// Each line must succeed.
+    /// Runs commands that must succeed.
     pub fn do_all(&self, lines: &[&str]) {
         for line in lines {
             let reply = self.run(line);
@@ -31,7 +31,7 @@ impl Bench {
             );
         }
     }
-    /// What a command says: its exit status and both outputs.
+    /// Runs a command; returns its exit status and both outputs.
     pub fn ask(&self, line: &str) -> (i32, String) {
         let reply = self.run(line);
         let text = [reply.stdout, reply.stderr].concat();

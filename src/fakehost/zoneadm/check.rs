@@ -1,4 +1,4 @@
-//! What zoneadm verifies of a zone before it is installed or booted (`verify_details`).
+//! The checks of a zone before it is installed or booted (`verify_details`).
 
 use super::Target;
 use crate::fakehost::disk::{Disk, DiskOp, Kind};
@@ -14,13 +14,13 @@ const MOUNTED: &[&str] = &[
     "autofs", "bootfs", "ctfs", "dev", "fd", "hsfs", "hyprlofs", "lofs", "lxproc", "mntfs", "nfs",
     "objfs", "pcfs", "proc", "sharefs", "smbfs", "tmpfs", "udfs", "ufs", "zfs",
 ];
-/// File systems that have a program that checks them before they are mounted (`/usr/lib/fs/TYPE/fsck`).
+/// File system types with a check program (`/usr/lib/fs/TYPE/fsck`).
 const CHECKED: &[&str] = &["pcfs", "udfs", "ufs"];
 
 /// Verifies a zone for a subcommand; everything that is wrong is complained about.
 pub fn verify(run: &mut Run, target: &Target, command: &str) -> Step<bool> {
     let mut good = true;
-    // What attach takes has been there before.
+    // An attached zone existed before.
     if command != "attach" && !zonepath(run, target, command)? {
         run.complain(&format!(
             "could not verify zonepath {} because of the above errors.",
@@ -39,7 +39,7 @@ pub fn verify(run: &mut Run, target: &Target, command: &str) -> Step<bool> {
             wrong.push(text("mountpoint cannot be inherited"));
         }
     }
-    // For maintenance a zone gets the usual ones, whatever it is configured with.
+    // For maintenance a zone gets default privileges, whatever its configuration.
     if command != "mount"
         && let Err(text) = target.configured.check_privileges()
     {
@@ -55,7 +55,7 @@ pub fn verify(run: &mut Run, target: &Target, command: &str) -> Step<bool> {
     Ok(good)
 }
 
-/// What modes are told by (`bad_mode_bit`).
+/// The names of mode bits in messages (`bad_mode_bit`).
 const BITS: &[(u32, &str)] = &[
     (0o400, "owner readable"),
     (0o200, "owner writable"),
@@ -68,7 +68,7 @@ const BITS: &[(u32, &str)] = &[
     (0o001, "world executable"),
 ];
 
-/// What is wrong with a mode: bits that are to be there and are not, and the other way round.
+/// What is wrong with a mode: missing bits, and forbidden ones.
 fn wrong_mode(path: &str, mode: u32, must: u32, must_not: u32) -> Vec<String> {
     let bits = BITS.iter().filter_map(|(bit, what)| {
         let there = mode & bit != 0;
@@ -80,7 +80,7 @@ fn wrong_mode(path: &str, mode: u32, must: u32, must_not: u32) -> Vec<String> {
     bits.collect()
 }
 
-/// Whether a zonepath is fit to be one (`validate_zonepath`); says why not. What is missing is made for those who fill it.
+/// Checks a zonepath and reports problems (`validate_zonepath`). It is created if the subcommand fills it.
 fn zonepath(run: &mut Run, target: &Target, command: &str) -> Step<bool> {
     let zone = &target.configured;
     let path = zone.path.as_str();
@@ -146,7 +146,7 @@ fn zonepath(run: &mut Run, target: &Target, command: &str) -> Step<bool> {
     let nosuid = host.is_nosuid(path);
     let root = zone.root();
     let detached = disk.exists(&format!("{path}/{DETACHED}"));
-    // When it is installed its root is as it is.
+    // An installed zone's root is not checked.
     let root = (target.entry.state == IndexState::Configured)
         .then(|| (disk.kind(&root), disk.mode(&root), root));
     good &= wrong.is_empty();
@@ -175,7 +175,7 @@ fn zonepath(run: &mut Run, target: &Target, command: &str) -> Step<bool> {
     }
 }
 
-/// Why a zonepath cannot be beside those of other zones that are installed: none may be within another.
+/// Why a zonepath conflicts with those of installed zones: none may contain another.
 fn overlap(run: &mut Run, store: &ConfigStore, target: &Target) -> Step<Option<String>> {
     let path = &target.configured.path;
     for other in store.index()? {
@@ -201,7 +201,7 @@ fn overlap(run: &mut Run, store: &ConfigStore, target: &Target) -> Step<Option<S
 }
 
 impl Host {
-    /// Whether the file system that a path is on takes no notice of set-user-id bits.
+    /// Whether the file system of a path ignores set-user-id bits.
     fn is_nosuid(&self, path: &str) -> bool {
         let holds = |at: &str| at == "/" || format!("{path}/").starts_with(&format!("{at}/"));
         let nearest = self
@@ -214,7 +214,7 @@ impl Host {
     }
 }
 
-/// What may become of the links of a zone: no more than a warning before it boots.
+/// Warnings about the links of a zone, printed before it boots.
 fn network(host: &Host, target: &Target) -> Vec<String> {
     let zone = &target.configured;
     let warnings = zone.links.iter().filter_map(|net| {
@@ -248,7 +248,7 @@ fn network(host: &Host, target: &Target) -> Vec<String> {
     warnings.collect()
 }
 
-/// What is wrong with the file systems of a zone (`verify_filesystems`).
+/// Problems with the file systems of a zone (`verify_filesystems`).
 fn filesystems(host: &Host, disk: &Disk, document: &Element) -> Vec<String> {
     let wrong = document.named("filesystem").filter_map(|fs| {
         let [directory, kind, special, raw] =
@@ -272,7 +272,7 @@ fn filesystems(host: &Host, disk: &Disk, document: &Element) -> Vec<String> {
                     "'raw' device specified but no fsck executable exists for {kind}"
                 ));
             }
-            // A file is no device.
+            // A regular file is not a device.
             (true, true) if disk.kind(special) != Some(Kind::File) => {
                 return could_not(&format!(
                     "must specify 'raw' device for {kind} file systems"

@@ -1,4 +1,4 @@
-//! A zone's configuration as zoneadm(8) and zoneadmd(8) use it.
+//! A zone's configuration, as used by zoneadm(8) and zoneadmd(8).
 
 use std::collections::BTreeMap;
 
@@ -15,39 +15,39 @@ pub struct Configured {
     pub path: String,
     /// Its brand.
     pub brand: String,
-    /// Whether it has an IP stack of its own.
+    /// Whether it has an exclusive IP stack.
     pub exclusive: bool,
     /// Whether it boots with the host.
     pub autoboot: bool,
     /// Its privileges.
     pub privileges: String,
-    /// What its init is told.
+    /// The boot arguments of its init.
     pub bootargs: String,
     /// Its links.
     pub links: Vec<Net>,
-    /// Its mounts, sorted by directory as zoneadmd makes them.
+    /// Its mounts, sorted by directory as zoneadmd does.
     pub mounts: Vec<ZoneMount>,
     /// Its delegated datasets.
     pub datasets: Vec<String>,
-    /// Its resource controls, each with its limit.
+    /// Its resource controls, with their limits.
     pub rctls: BTreeMap<String, String>,
 }
 
 /// A `net` resource.
 #[derive(Debug, Clone)]
 pub struct Net {
-    /// The link as it is in a running zone.
+    /// The link in the running zone.
     pub link: ZoneLink,
-    /// The link that zoneadmd makes it on, if it does.
+    /// The link over which zoneadmd creates it, if it does.
     pub global_nic: Option<String>,
-    /// The hardware address that it gets then.
+    /// The MAC address that it gets then.
     pub mac: Option<String>,
-    /// The VLAN that it gets then.
+    /// The VLAN id that it gets then.
     pub vlan: Option<String>,
 }
 
 impl Configured {
-    /// Reads a document of `/etc/zones`.
+    /// Parses a document of `/etc/zones`.
     pub fn read(document: &Element) -> Self {
         let text = |element: &Element, name: &str| {
             Some(element.attr_or_empty(name).to_owned()).filter(|v| !v.is_empty())

@@ -1,4 +1,4 @@
-//! zoneadmd(8): what makes zones ready, boots and halts them. It goes on when the zoneadm that asked is gone.
+//! zoneadmd(8): readies, boots and halts zones. It continues when the zoneadm that asked is gone.
 
 use std::time::Duration;
 
@@ -15,15 +15,15 @@ use crate::fakehost::store::IndexState;
 /// The longest path of an init, in bytes.
 const INIT_LONGEST: usize = 31;
 
-/// How mount(8) of a file system ends when it fails.
+/// The exit status of a failed mount(8).
 const MOUNT_FAILED: i32 = 33;
 
 /// How long a zone may take to shut down: the stop timeout of svc:/system/zones.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(100);
-/// How often it is looked whether it did.
+/// How often to check whether it did.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// What marks a distribution to `lx_boot`, with a word that must be in it, and the script that it runs then.
+/// The marker file of a distribution for `lx_boot`, a word that it must contain, and the script that is run then.
 const DISTRIBUTIONS: &[(&str, &str, &str)] = &[
     ("etc/redhat-release", "", "redhat"),
     ("etc/lsb-release", "Ubuntu", "ubuntu"),
@@ -108,10 +108,10 @@ pub fn zoneadmd(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
                 say(run, name, "unable to shutdown zone");
                 return Ok(exit::ERROR);
             }
-            // Others are served meanwhile: the zone's own halt.
+            // Other commands are served meanwhile, such as the zone's own halt.
             drop(lock);
             for _ in 0..SHUTDOWN_WAIT.as_millis() / LOOK.as_millis() {
-                // Whoever makes it something else at once is not noticed, and it is waited for in vain.
+                // If somebody changes its state again at once, that is not noticed, and the wait is in vain.
                 let installed = store.entry(name).map(|entry| entry.state);
                 let gone = !run.host().zones.contains_key(name);
                 if gone && installed == Some(IndexState::Installed) {
@@ -126,14 +126,14 @@ pub fn zoneadmd(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     }
 }
 
-/// What zoneadmd says is printed by zoneadm, each line with the zone before it (`zonecfg_call_zoneadmd`).
+/// Prints a message of zoneadmd through zoneadm, each line prefixed with the zone (`zonecfg_call_zoneadmd`).
 fn say(run: &mut Run, zone: &str, text: &str) {
     for line in text.lines() {
         run.complain(&format!("zone '{zone}': {line}"));
     }
 }
 
-/// Asks the init of a zone to end it, as `/bin/sh -c 'exec INIT 0'` in the zone does; tells whether that was possible.
+/// Shuts a zone down by `/bin/sh -c 'exec INIT 0'` in it; returns whether that was possible.
 fn shutdown(run: &mut Run, zone: &Configured) -> Step<bool> {
     let root = zone.root();
     let disk = run.disk();
@@ -160,7 +160,7 @@ fn shutdown(run: &mut Run, zone: &Configured) -> Step<bool> {
     Ok(true)
 }
 
-/// A zone that comes up.
+/// A zone that is booting.
 struct Boot<'a> {
     zone: &'a Configured,
     docker: bool,
@@ -170,12 +170,12 @@ struct Boot<'a> {
 impl Boot<'_> {
     fn fail(&self, run: &mut Run, text: &str) -> Step<i32> {
         say(run, &self.zone.name, text);
-        // What was made is taken down again, as by a halt.
+        // Takes everything down again, like a halt.
         teardown(run.host(), &self.zone.name);
         Err(Stop::Ended(exit::ERROR))
     }
 
-    /// Makes the zone in the kernel.
+    /// Creates the zone in the kernel.
     fn create(&self, run: &mut Run, status: ZoneStatus) {
         let zone = self.zone;
         let id = run.host().zone_id();
@@ -200,13 +200,13 @@ impl Boot<'_> {
         );
     }
 
-    /// Mounts it for maintenance: without its configuration's file systems, and without its network.
+    /// Mounts it for maintenance: without its configured file systems and its network.
     fn maintain(&self, run: &mut Run) -> Step<i32> {
         self.create(run, ZoneStatus::Mounted);
         Ok(exit::OK)
     }
 
-    /// Makes the zone in the kernel, its mounts and its network.
+    /// Creates the zone in the kernel, with its mounts and its network.
     fn ready(&self, run: &mut Run) -> Step<i32> {
         let zone = self.zone;
         let root = zone.root();
@@ -333,7 +333,7 @@ impl Boot<'_> {
     }
 }
 
-/// The VNICs of `global-nic`, made before the boot if they are not there.
+/// Creates the VNICs for `global-nic`, if they do not exist.
 fn make_vnics(host: &mut Host, zone: &Configured) -> Result<(), String> {
     for net in &zone.links {
         let Some(over) = &net.global_nic else {
@@ -360,7 +360,7 @@ fn make_vnics(host: &mut Host, zone: &Configured) -> Result<(), String> {
     Ok(())
 }
 
-/// Mounts a file system of a zone: no part of the way may be a symbolic link, and what is missing becomes a directory
+/// Mounts a file system of a zone: no component of the path may be a symbolic link, and missing ones become directories
 /// (`mount_one`).
 fn mount_in(host: &mut Host, disk: &Disk, root: &str, mount: &ZoneMount) -> Result<(), String> {
     let parts: Vec<&str> = mount
@@ -386,7 +386,7 @@ fn mount_in(host: &mut Host, disk: &Disk, root: &str, mount: &ZoneMount) -> Resu
     }
     let to = disk.kind(&at).unwrap_or(Kind::Directory);
     let fits = match (mount.kind.as_str(), disk.kind(&mount.special)) {
-        // A file goes on a file, a directory on a directory.
+        // A file is mounted on a file, a directory on a directory.
         ("lofs", from) => from == Some(to),
         ("mntfs", _) => to == Kind::File,
         _ => true,
@@ -394,7 +394,7 @@ fn mount_in(host: &mut Host, disk: &Disk, root: &str, mount: &ZoneMount) -> Resu
     if fits {
         return Ok(());
     }
-    // What mount(8) itself complains about goes nowhere: zoneadmd closes its output.
+    // Errors of mount(8) itself are not shown: zoneadmd closes its output.
     let options = match mount.options.is_empty() {
         true => String::new(),
         false => format!("-o {} ", mount.options.join(",")),
@@ -405,13 +405,13 @@ fn mount_in(host: &mut Host, disk: &Disk, root: &str, mount: &ZoneMount) -> Resu
     ))
 }
 
-/// Gives a dataset to a zone: from then on it is zoned.
+/// Delegates a dataset to a zone, which sets its property `zoned`.
 fn delegate(run: &mut Run, zone: &Configured, dataset: &str) -> Result<(), String> {
     let (host, disk) = run.view();
     if !host.has_dataset(dataset) {
         return Err(format!("cannot open ZFS dataset '{dataset}'"));
     }
-    // The kernel tells no two zones apart that are given the same.
+    // The kernel does not accept the same dataset in two zones.
     if !host.is_on(dataset, "zoned")
         && host
             .set_property(dataset, "zoned", Some("on"), disk)
@@ -427,7 +427,7 @@ fn delegate(run: &mut Run, zone: &Configured, dataset: &str) -> Result<(), Strin
     Ok(())
 }
 
-/// Gives a link to a zone, protected as its configuration says.
+/// Assigns a link to a zone, with the protection in its configuration.
 fn give_link(
     host: &mut Host,
     zone: &Configured,
@@ -479,7 +479,7 @@ fn give_link(
     Ok(())
 }
 
-/// What `lx_boot` finds out: which distribution the root is of, and that its script is there.
+/// The checks of `lx_boot`: the distribution of the root, and its script.
 fn distribution(disk: &Disk, root: &str, docker: bool) -> Result<(), String> {
     let found = match docker {
         true => Some("docker"),
@@ -503,7 +503,7 @@ fn distribution(disk: &Disk, root: &str, docker: bool) -> Result<(), String> {
     }
 }
 
-/// Why lxinit pauses for ever instead of starting init: the zone is `running` all the same.
+/// Why lxinit pauses forever instead of starting init: the zone is `running` all the same.
 fn dead(host: &Host, disk: &Disk, zone: &Configured) -> Option<String> {
     let links = &host.zones.get(&zone.name)?.links;
     for (at, link) in links.iter().enumerate() {
@@ -522,7 +522,7 @@ fn dead(host: &Host, disk: &Disk, zone: &Configured) -> Option<String> {
         }
     }
     let init = format!("{}/sbin/init", zone.root());
-    // A link in the zone's root leads inside it: only that it is there is looked at.
+    // A link in the zone's root is resolved inside it: only its existence is checked.
     match disk.kind(&init) {
         None => Some("lxinit: execve(/sbin/init): No such file or directory".to_owned()),
         Some(Kind::File) if disk.mode(&init).is_some_and(|mode| mode & 0o111 == 0) => {
@@ -533,7 +533,7 @@ fn dead(host: &Host, disk: &Disk, zone: &Configured) -> Option<String> {
     }
 }
 
-/// Whether a router is a neighbour of an address with its prefix.
+/// Whether a router is in the network of an address.
 fn leads_out(allowed: &str, router: &str) -> bool {
     cidr(allowed).is_some_and(|(address, network)| {
         let most = if address.is_ipv4() { 32 } else { 128 };
@@ -541,7 +541,7 @@ fn leads_out(allowed: &str, router: &str) -> bool {
     })
 }
 
-/// Takes a zone out of the kernel: its links lose every protection, its own or not, and are free.
+/// Removes a zone from the kernel: its links lose all protection properties and become free.
 pub fn teardown(host: &mut Host, name: &str) {
     host.zones.remove(name);
     for link in host
@@ -555,7 +555,7 @@ pub fn teardown(host: &mut Host, name: &str) {
     }
 }
 
-/// Ends everything in a zone and takes it down.
+/// Kills everything in a zone and takes it down.
 fn halt(run: &mut Run, zone: &Configured) -> Step<i32> {
     let name = &zone.name;
     let set = |run: &mut Run, status| {
@@ -571,7 +571,7 @@ fn halt(run: &mut Run, zone: &Configured) -> Step<i32> {
     };
     set(run, ZoneStatus::ShuttingDown);
     run.point("shutting_down")?;
-    // A process that cannot be ended: the call does not come back.
+    // A process cannot be killed: the call does not return.
     while stuck(run, ZoneStatus::ShuttingDown) {
         run.away(|_| std::thread::sleep(LOOK))?;
     }

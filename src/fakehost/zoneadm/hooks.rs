@@ -1,7 +1,7 @@
-//! The hooks of brands that zoneadm runs as programs of their own: `brand install|uninstall ZONE ZONEPATH BRAND ...`.
+//! The hooks of brands, which zoneadm runs as separate programs: `brand install|uninstall ZONE ZONEPATH BRAND ...`.
 //!
-//! Those of `lx` follow omniosorg's `lx_install`, `lx_uninstall` and `shared/image.ksh`. Those of
-//! `reddwarf` are in [`ours`]. Other brands make an empty root.
+//! Those of `lx` follow omniosorg's `lx_install`, `lx_uninstall` and `shared/image.ksh`. Those of `reddwarf` are in
+//! [`ours`]. Other brands create an empty root.
 
 use super::install::{below, dataset_at};
 use super::ours;
@@ -11,7 +11,7 @@ use crate::fakehost::getopt::getopt;
 use crate::fakehost::run::{Run, Step};
 use crate::fakehost::zfs::Made;
 
-/// The hook gives up.
+/// The hook failed.
 const FATAL: i32 = 255;
 
 /// `brand WHAT ZONE ZONEPATH BRAND args...`
@@ -59,7 +59,7 @@ fn seed(run: &mut Run, path: &str, args: &[String]) -> Step<i32> {
     }
     run.point("cloned")?;
     let root = format!("{path}/root");
-    // The script looks at no exit status here.
+    // The script checks no exit status here.
     match run.disk().kind(&root) {
         Some(Kind::Directory) => run.host().pending.push(DiskOp::Mode {
             at: root,
@@ -83,7 +83,7 @@ fn seed(run: &mut Run, path: &str, args: &[String]) -> Step<i32> {
     Ok(exit::OK)
 }
 
-/// `zfs destroy -fr` of the zonepath's dataset, and a clone in its place.
+/// `zfs destroy -fr` of the zonepath's dataset, replaced by a clone.
 fn replace(run: &mut Run, source: &str, dataset: &str) -> Step {
     let (host, disk) = run.view();
     let snapshot = match source.contains('@') {
@@ -136,7 +136,7 @@ fn replace(run: &mut Run, source: &str, dataset: &str) -> Step {
     }
 }
 
-/// A flattened root file system in an archive, into `root` below the zonepath.
+/// Unpacks an archive of a root file system into `root` below the zonepath.
 fn unpack(run: &mut Run, archive: &str, path: &str) -> Step {
     let real = run.disk().real(archive);
     let real = if real.exists() { real } else { archive.into() };
@@ -176,7 +176,7 @@ fn uninstall(run: &mut Run, path: &str, args: &[String]) -> Step<i32> {
         );
     }
     let Some(dataset) = dataset_at(run, path) else {
-        // No dataset: the directory goes with all that is in it, mounted or not.
+        // Without a dataset the directory is removed with its contents, including mounts.
         let mounted = below(run, path);
         for at in mounted {
             let (host, disk) = run.view();
@@ -187,7 +187,7 @@ fn uninstall(run: &mut Run, path: &str, args: &[String]) -> Step<i32> {
                 .map(|(name, _)| name.clone())
                 .collect();
             for name in names {
-                // What is mounted below loses its files.
+                // File systems mounted below lose their files.
                 let _ = host.unmount(&name, disk, true);
                 if let Some(d) = host.datasets.get(&name) {
                     let id = d.id;

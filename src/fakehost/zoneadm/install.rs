@@ -10,12 +10,12 @@ use crate::fakehost::store::{ConfigStore, IndexState};
 use crate::fakehost::zfs::Made;
 use crate::fakehost::zonecfg::DETACHED;
 
-/// What a hook says by its exit status.
+/// A hook's exit status for a usage error.
 const HOOK_USAGE: i32 = 253;
 const HOOK_UNDO: i32 = 254;
 const HOOK_FATAL: i32 = 255;
 
-/// Words that a shell leaves alone: what zoneadm hands to its hooks goes through one.
+/// Words without special characters for a shell, which passes the arguments to hooks.
 fn is_plain(word: &str) -> bool {
     word.bytes()
         .all(|b| b.is_ascii_alphanumeric() || b"_./:@-=+,%".contains(&b))
@@ -25,10 +25,10 @@ pub(super) fn lock_name(zone: &str) -> String {
     format!("{zone}.zoneadm.lock")
 }
 
-/// Runs a hook of the brand in a process of its own.
+/// Runs a hook of the brand as a separate process.
 fn hook(run: &mut Run, target: &Target, what: &str, args: &[String]) -> Step<i32> {
     if let Some(word) = args.iter().find(|word| !is_plain(word)) {
-        // The real shell would expand it; what comes of that is not played.
+        // The real shell would expand it, which is not implemented.
         run.complain(&format!("sh: syntax error or expansion in '{word}'"));
         return Ok(exit::USAGE);
     }
@@ -59,13 +59,13 @@ fn hook(run: &mut Run, target: &Target, what: &str, args: &[String]) -> Step<i32
     })
 }
 
-/// A uuid that was not given out before.
+/// A new uuid.
 fn uuid(run: &mut Run) -> String {
     let n = run.host().number();
     format!("6f1c4f2e-0000-4000-8000-{n:012x}")
 }
 
-/// The dataset whose mountpoint a directory is.
+/// The dataset with this mountpoint.
 pub(super) fn dataset_at(run: &mut Run, directory: &str) -> Option<String> {
     run.host()
         .datasets
@@ -74,7 +74,7 @@ pub(super) fn dataset_at(run: &mut Run, directory: &str) -> Option<String> {
         .map(|(name, _)| name.clone())
 }
 
-/// Makes a dataset of the zonepath, which is there as a directory, if its parent directory is the mountpoint of one.
+/// Creates a dataset for the zonepath, an existing directory, if its parent directory is a mountpoint.
 fn make_zonepath(run: &mut Run, target: &Target) -> Step {
     let path = &target.configured.path;
     let (parent, base) = path.rsplit_once('/').unwrap_or(("", path));
@@ -97,7 +97,7 @@ fn make_zonepath(run: &mut Run, target: &Target) -> Step {
             });
             run.say("A ZFS file system has been created for this zone.");
         }
-        // One that cannot be mounted is taken away again.
+        // If it cannot be mounted, it is destroyed again.
         Ok(Made::Unmounted(text)) => {
             let gone = host.destroy_dataset(&name, false, disk);
             run.complain(&format!("cannot mount ZFS dataset {name}: {text}"));
@@ -110,7 +110,7 @@ fn make_zonepath(run: &mut Run, target: &Target) -> Step {
     Ok(())
 }
 
-/// What a hook that undid its work leaves to zoneadm: the zonepath and its dataset (`cleanup_zonepath`).
+/// Removes the zonepath and its dataset after a hook has undone its work (`cleanup_zonepath`).
 fn clean_zonepath(run: &mut Run, target: &Target) -> Step {
     let path = target.configured.path.clone();
     if let Some(dataset) = dataset_at(run, &path) {
@@ -139,7 +139,7 @@ pub(super) fn install(
     target: &Target,
     args: &[String],
 ) -> Step<i32> {
-    // Its own option is one of the brand's, too.
+    // This option is also one of the brand's.
     let mut pairs = args.windows(2);
     let own = pairs.position(|pair| pair[0] == "-x" && pair[1] == "nodataset");
     allowed(run, target, "install")?;
@@ -214,7 +214,7 @@ pub(super) fn uninstall(
     Ok(exit::OK)
 }
 
-/// What is mounted in the global zone below a directory.
+/// The file systems mounted in the global zone below a directory.
 pub(super) fn below(run: &mut Run, directory: &str) -> Vec<String> {
     let prefix = format!("{directory}/");
     run.host()
@@ -349,7 +349,7 @@ pub(super) fn relocate(
     let Some(dataset) = dataset_at(run, &path) else {
         return run.not_played("zoneadm move without ZFS");
     };
-    // The dataset stays what it is, and is mounted elsewhere.
+    // The dataset stays, with another mountpoint.
     let (host, disk) = run.view();
     if let Err((text, _)) = host.set_property(&dataset, "mountpoint", Some(to), disk) {
         return fail(run, &target.name, &text);

@@ -1,4 +1,4 @@
-//! zoneadm(8): states of zones and what leads from one to another.
+//! zoneadm(8): the states of zones and their transitions.
 
 mod check;
 mod configured;
@@ -25,7 +25,7 @@ use super::store::{ConfigStore, IndexEntry, IndexState};
 use super::xml::Element;
 use super::zonecfg::{Flavour, valid_zone_name};
 
-/// The subcommands with their usage; long help is left out.
+/// The subcommands with their usage; the long help is left out.
 const COMMANDS: &[(&str, &str)] = &[
     ("help", "help"),
     ("boot", "boot [-- boot_arguments]"),
@@ -47,10 +47,10 @@ const COMMANDS: &[(&str, &str)] = &[
     ("mark", "mark incomplete"),
 ];
 
-/// Subcommands that usage does not tell.
+/// Subcommands that the usage omits.
 const PRIVATE: &[&str] = &["mount", "unmount", "sysboot"];
 
-/// What a zone is, in the kernel or in the index file.
+/// The state of a zone, in the kernel or in the index file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Not in the kernel.
@@ -60,7 +60,7 @@ pub enum State {
 }
 
 impl State {
-    /// As listings have it.
+    /// Its name in listings.
     pub fn word(self) -> &'static str {
         match self {
             State::Index(state) => state.word(),
@@ -69,7 +69,7 @@ impl State {
     }
 }
 
-/// A zone that a command is about.
+/// The zone of a command.
 pub struct Target {
     /// Its name.
     pub name: String,
@@ -115,7 +115,7 @@ pub fn zoneadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         Ok(parsed) => parsed,
         Err(bad) => {
             run.complain(&format!("zoneadm: {bad}"));
-            // Whoever asks wrongly is taken for one who asks for help.
+            // An invalid option prints the help.
             run.say(&usage_text());
             return Ok(exit::USAGE);
         }
@@ -129,7 +129,7 @@ pub fn zoneadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         return usage(run);
     };
     let store = run.machine.configurations()?;
-    // An identifier that no zone has is not heeded.
+    // An unknown uuid is ignored.
     let by_uuid = match parsed.value('u') {
         Some(uuid) => store.index()?.into_iter().find(|e| e.uuid == uuid),
         None => None,
@@ -203,7 +203,7 @@ pub fn zoneadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         "boot" | "halt" | "ready" | "reboot" | "shutdown" | "mount" | "unmount" => {
             transition(run, &target, command, args)
         }
-        // A hook of the brand when the host boots; those that are played have none.
+        // A hook of the brand when the host boots; the implemented brands have none.
         "sysboot" => allowed(run, &target, command).map(|()| exit::OK),
         "verify" => verify(run, &target, args),
         "mark" => mark(run, &store, &target, args),
@@ -216,7 +216,7 @@ pub fn zoneadm(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     }
 }
 
-/// `zoneadm help [SUBCOMMAND]...`: the usage of what is asked about, without what explains it.
+/// `zoneadm help [SUBCOMMAND]...`: the usage of subcommands, without explanations.
 fn help(run: &mut Run, args: &[String]) -> Step<i32> {
     if args.is_empty() {
         run.say(&usage_text());
@@ -232,7 +232,7 @@ fn help(run: &mut Run, args: &[String]) -> Step<i32> {
 }
 
 impl Run<'_> {
-    /// The state of a zone whose line in the index is known.
+    /// The state of a zone with this line in the index.
     pub(super) fn state_of(&mut self, entry: &IndexEntry) -> State {
         match self.host().zones.get(&entry.name) {
             Some(zone) => State::Kernel(zone.status),
@@ -240,7 +240,7 @@ impl Run<'_> {
         }
     }
 
-    /// Waits for what another does; being killed meanwhile stops nobody else.
+    /// Waits for a helper; killing this command meanwhile does not stop it.
     pub(super) fn wait_for(&mut self, other: Running) -> Step<Reply> {
         let killed = self.killed();
         self.away(|_| other.wait_unless(&killed))?
@@ -248,7 +248,7 @@ impl Run<'_> {
     }
 }
 
-/// Ends a command that may not be given in a zone's state (`sanity_check`). What is not refused here zoneadmd decides.
+/// Ends a command that is invalid in a zone's state (`sanity_check`). Everything else is decided by zoneadmd.
 fn allowed(run: &mut Run, target: &Target, command: &str) -> Step {
     let state = run.state_of(&target.entry);
     let mut refuse = |text: String| fail(run, &target.name, &text);
@@ -285,7 +285,7 @@ fn allowed(run: &mut Run, target: &Target, command: &str) -> Step {
     }
 }
 
-/// What zoneadmd does for zoneadm.
+/// The work of zoneadmd for zoneadm.
 fn transition(run: &mut Run, target: &Target, command: &str, args: &[String]) -> Step<i32> {
     let known = match command {
         "shutdown" => "r",
@@ -318,7 +318,7 @@ fn transition(run: &mut Run, target: &Target, command: &str, args: &[String]) ->
     run.point("verified")?;
     let mut commands = vec![command];
     if parsed.has('r') {
-        // Shut down first, and booted then.
+        // Shut down first, then booted.
         commands.push("boot");
     }
     for command in commands {
@@ -332,7 +332,7 @@ fn transition(run: &mut Run, target: &Target, command: &str, args: &[String]) ->
         run.err.push_str(&String::from_utf8_lossy(&reply.stderr));
         if reply.killed || reply.code != exit::OK {
             return match command {
-                // These say nothing of their own.
+                // These print nothing of their own.
                 "halt" | "reboot" | "shutdown" => Ok(exit::ERROR),
                 _ => fail(run, &target.name, "call to zoneadmd failed"),
             };
@@ -353,7 +353,7 @@ fn verify(run: &mut Run, target: &Target, args: &[String]) -> Step<i32> {
 }
 
 fn mark(run: &mut Run, store: &ConfigStore, target: &Target, args: &[String]) -> Step<i32> {
-    // Wrong words are not told.
+    // Invalid options are not reported.
     let parsed = getopt(args, "F", &[]).ok();
     let state = parsed.and_then(|parsed| match (parsed.rest.as_slice(), parsed.has('F')) {
         ([word], _) if word == "incomplete" => Some(IndexState::Incomplete),
@@ -410,7 +410,7 @@ fn list(run: &mut Run, store: &ConfigStore, zone: Option<&str>, args: &[String])
     let parsed = match getopt(args, known, &[]) {
         Ok(parsed) => parsed,
         Err(bad) => {
-            // getopt(3C) takes the first of its words for the tool's name.
+            // getopt(3C) takes the first word for the tool's name.
             run.complain(&format!("{}: {bad}", args[0]));
             return sub_usage(run, "list");
         }
@@ -427,7 +427,7 @@ fn list(run: &mut Run, store: &ConfigStore, zone: Option<&str>, args: &[String])
         run.complain(&format!("zoneadm: {text}"));
         return Ok(exit::ERROR);
     }
-    // Words after the options are only looked at where one zone is meant.
+    // Words after the options only matter for a single zone.
     if zone.is_some() && !parsed.rest.is_empty() {
         return sub_usage(run, "list");
     }

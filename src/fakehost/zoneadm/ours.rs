@@ -1,4 +1,4 @@
-//! The brand `reddwarf`, whose files are in `illumos/brand`: what `platform.xml` mounts, and what `brandctl` does.
+//! The brand `reddwarf`, whose files are in `illumos/brand`: the mounts of `platform.xml`, and the work of `brandctl`.
 
 use super::install::dataset_at;
 use crate::fakehost::disk::{Disk, DiskOp, Kind};
@@ -11,20 +11,20 @@ use crate::fakehost::zfs::Made;
 
 /// The brand.
 pub const BRAND: &str = "reddwarf";
-/// Its description.
+/// Its configuration.
 pub const CONFIG: &str = include_str!("../../../illumos/brand/config.xml");
-/// What its zones are mounted.
+/// The mounts of its zones.
 pub const PLATFORM: &str = include_str!("../../../illumos/brand/platform.xml");
-/// Its init, in the global zone as in its zones.
+/// Its init, with the same path in the global zone and in its zones.
 pub const INIT: &str = crate::zone::illumos::native::INIT;
 
-/// The hook gives up before it changed anything: back to configured.
+/// The hook failed before it changed anything: back to configured.
 const UNDO: i32 = 254;
 const FATAL: i32 = 255;
 const USAGE: i32 = 253;
 
-/// What every zone of a brand is mounted if the brand says that here: by the global zone with what the zone's
-/// configuration says, or in the zone once all that is there.
+/// The mounts of every zone of a brand: those done by the global zone together with the configured ones, or those done
+/// inside the zone afterwards.
 pub fn platform(disk: &Disk, brand: &str, in_the_zone: bool) -> Vec<ZoneMount> {
     let path = disk.real(&format!("/usr/lib/brand/{brand}/platform.xml"));
     let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -106,14 +106,14 @@ pub fn uninstall(run: &mut Run, path: &str) -> Step<i32> {
     {
         return run.end(FATAL, &format!("brandctl: cannot end {dataset}"));
     }
-    // An empty directory at most is left, and goes too.
+    // At most an empty directory is left, which is removed, too.
     run.host().pending.push(DiskOp::RemoveDirectory {
         at: path.to_owned(),
     });
     Ok(exit::OK)
 }
 
-/// `zfs destroy -r`; tells whether it went well.
+/// `zfs destroy -r`; returns whether it succeeded.
 fn destroyed(run: &mut Run, dataset: &str) -> Step<bool> {
     for name in run.host().dependents(dataset, false) {
         let (host, disk) = run.view();

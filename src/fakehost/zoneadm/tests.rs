@@ -317,7 +317,7 @@ fn a_boot_is_refused_for_what_the_real_one_refuses() {
     let marker = disk.real("/tank/zones/a/root/etc/alpine-release");
     std::fs::remove_file(&marker).unwrap();
     refused("Unsupported distribution!");
-    // Other distributions than Ubuntu have such a file too.
+    // Other distributions than Ubuntu have such a file, too.
     let lsb = disk.real("/tank/zones/a/root/etc/lsb-release");
     std::fs::write(&lsb, "DISTRIB_ID=Mint").unwrap();
     refused("Unsupported distribution!");
@@ -358,7 +358,7 @@ fn a_boot_is_refused_for_what_the_real_one_refuses() {
     );
 }
 
-/// What zoneadm verifies before it installs and boots (`verify_details`), with its words.
+/// The checks of zoneadm before it installs and boots (`verify_details`), with its messages.
 #[test]
 fn what_is_verified_is_told_as_by_the_real_one() {
     use std::os::unix::fs::PermissionsExt as _;
@@ -377,7 +377,7 @@ fn what_is_verified_is_told_as_by_the_real_one() {
         code == 0 && text.starts_with("WARNING: /tank/zones/a does not exist"),
         "{text}"
     );
-    // Where zonepaths are made.
+    // The parent directory of zonepaths.
     mode("/tank/zones", 0o775);
     says(
         install,
@@ -392,7 +392,7 @@ fn what_is_verified_is_told_as_by_the_real_one() {
         "{text}"
     );
     bench.do_all(&["zfs inherit setuid tank/zones"]);
-    // A root that is there already.
+    // An existing root.
     std::fs::create_dir_all(disk.real("/tank/zones/a/root")).unwrap();
     mode("/tank/zones/a", 0o750);
     mode("/tank/zones/a/root", 0o700);
@@ -404,7 +404,7 @@ fn what_is_verified_is_told_as_by_the_real_one() {
     assert_eq!(disk.mode("/tank/zones/a"), Some(0o700));
     std::fs::remove_dir_all(disk.real("/tank/zones/a")).unwrap();
     bench.do_all(&[install]);
-    // Zonepaths within one another.
+    // Nested zonepaths.
     let within = "create -b;set brand=lx;set zonepath=/tank/zones/a/b;set ip-type=exclusive";
     let words = ["-z", "b", within].map(str::to_owned);
     assert_eq!(bench.machine.run("zonecfg", &words, b"").code, 0);
@@ -471,7 +471,7 @@ fn what_is_verified_is_told_as_by_the_real_one() {
             says("zoneadm -z a verify", i32::from(!text.is_empty()), &text);
         }
     }
-    // What is mounted in a root keeps it from being uninstalled.
+    // A mount in the root keeps it from being uninstalled.
     bench.do_all(&["zfs create -o mountpoint=/tank/zones/a/root/x tank/x"]);
     says(
         "zoneadm -z a uninstall -F",
@@ -479,7 +479,7 @@ fn what_is_verified_is_told_as_by_the_real_one() {
         "zoneadm: zone 'a': These file systems are mounted on subdirectories of /tank/zones/a/root.\n\n\t/tank/zones/a/root/x\n",
     );
     bench.do_all(&["zfs destroy tank/x"]);
-    // It moves by another mountpoint.
+    // It is moved by changing the mountpoint.
     bench.do_all(&["zoneadm -z a move /tank/zones/c"]);
     says(
         "zfs get -Ho value mountpoint tank/zones/a",
@@ -491,7 +491,7 @@ fn what_is_verified_is_told_as_by_the_real_one() {
         Some("/tank/zones/c")
     );
     assert!(!disk.exists("/tank/zones/a"));
-    // A zone that is detached leaves its configuration in its zonepath, from which it is made again.
+    // A detached zone keeps its configuration in its zonepath, from which it can be created again.
     bench.do_all(&[
         "zoneadm -z a detach",
         "zonecfg -z a export -f /tmp/before",
@@ -614,7 +614,7 @@ fn what_dies_half_way_leaves_what_the_real_one_leaves() {
             "{tool} {point}"
         );
         if origin.is_none() {
-            // Only the directory is left: it is enough for the hook.
+            // Only the directory is left: that is enough for the hook.
             assert!(
                 bench.machine.disk().exists("/tank/zones/a") || {
                     std::fs::create_dir(bench.machine.disk().real("/tank/zones/a")).unwrap();
@@ -626,7 +626,7 @@ fn what_dies_half_way_leaves_what_the_real_one_leaves() {
         assert_eq!(state(&bench), "configured");
     }
     bench.do_all(&[install]);
-    // The client of a boot dies; zoneadmd goes on.
+    // The client of a boot dies; zoneadmd continues.
     fault("zoneadmd", "mounted", Action::Stall);
     let boot = bench
         .machine
@@ -646,7 +646,7 @@ fn what_dies_half_way_leaves_what_the_real_one_leaves() {
     assert!(bench.run("zoneadm -z a halt").killed);
     bench.machine.idle();
     assert_eq!(state(&bench), "installed");
-    // zoneadmd dies with the zone half down; the next halt takes it away.
+    // zoneadmd dies with the zone half down; the next halt completes it.
     bench.do_all(&["zoneadm -z a boot"]);
     fault("zoneadmd", "down", Action::Crash);
     assert_eq!(bench.run("zoneadm -z a halt").code, 1);

@@ -238,7 +238,7 @@ impl Session<'_> {
             return Ok(());
         };
         if let Err(e) = self.initialize(true) {
-            // The original is in the resource's scope by now.
+            // By now the original is in the resource scope.
             self.scope = Some(Scope {
                 kind,
                 old: Some(Resource::default()),
@@ -259,13 +259,13 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The one resource that matches all pairs.
+    /// The only resource that matches all pairs.
     pub(super) fn find(
         &mut self,
         kind: &'static str,
         pairs: &[(&'static str, Value)],
     ) -> Result<Resource, Z> {
-        // Of these there is one, whatever is said about it.
+        // There is only one of these, whatever the pairs.
         let wanted = match kind {
             "capped-cpu" | "capped-memory" | "dedicated-cpu" => Resource::default(),
             _ => self.filled_in(kind, pairs)?,
@@ -293,7 +293,7 @@ impl Session<'_> {
         if !wanted.get("address").is_empty() && !wanted.get("allowed-address").is_empty() {
             return Err(Z::Inval);
         }
-        // A VLAN identifies nothing, nor does what a user may do.
+        // Neither the VLAN nor a user's authorizations identify a resource.
         let named = |p: &str| p != "vlan-id" && (kind, p) != ("admin", "auths");
         let mut given = wanted.fields.iter().filter(|(p, _)| named(p));
         if given.all(|(_, value)| value.is_empty()) {

@@ -13,7 +13,7 @@ pub enum Z {
     NoZone,
     /// A document that cannot be parsed, or names an unknown brand.
     InvalidDocument,
-    /// A name that is no zone name.
+    /// An invalid zone name.
     BogusZoneName,
     /// A zonepath is missing.
     RequiredResource,
@@ -145,7 +145,7 @@ pub struct Alias {
     pub rctl: &'static str,
     /// What happens at the limit.
     pub action: &'static str,
-    /// The least value.
+    /// The lower bound.
     pub low: u64,
 }
 
@@ -193,7 +193,7 @@ pub fn aliased(doc: &Element, name: &str) -> Result<u64, Z> {
     if value.attr("priv") != Some("privileged") || value.attr("action") != Some(alias.action) {
         return Err(Z::AliasDisallow);
     }
-    // As strtoull(3C) with base 10: up to the first character that is no digit.
+    // As strtoull(3C) with base 10: up to the first character that is not a digit.
     let limit = value.attr_or_empty("limit").trim_start();
     let limit = limit.strip_prefix('+').unwrap_or(limit);
     let end = limit
@@ -417,7 +417,7 @@ pub fn is_exclusive(doc: &Element) -> bool {
     doc.attr("ip-type") == Some("exclusive")
 }
 
-/// The most bytes that a resource's property keeps; longer values are cut without a word.
+/// The most bytes that a resource's property can hold; longer values are truncated silently.
 pub fn field_limit(resource: &str, property: &str) -> usize {
     match (resource, property) {
         ("fs", "type") => 15,
@@ -434,7 +434,7 @@ pub fn field_limit(resource: &str, property: &str) -> usize {
     }
 }
 
-/// Whether a property of a zone fits into the buffer with which zonecfg reads it; a longer one can be set.
+/// Whether a property of a zone fits into zonecfg's buffer for reading; longer ones can be set.
 pub fn readable(property: &str, value: &str) -> bool {
     value.len()
         < match property {
@@ -444,7 +444,7 @@ pub fn readable(property: &str, value: &str) -> bool {
         }
 }
 
-/// A value cut to a field's size at a character boundary.
+/// A value truncated to a field's size at a character boundary.
 pub fn cut(value: &str, limit: usize) -> String {
     if value.len() <= limit {
         return value.to_string();
@@ -477,8 +477,8 @@ pub fn template(name: &str, zone: &str, flavour: Flavour) -> Option<Element> {
     Some(doc)
 }
 
-/// Reads a list of security flags (`secflags_parse`): the set that is assigned, or nothing if the list only changes
-/// the current one.
+/// Parses a list of security flags (`secflags_parse`): the set to assign, or None if the list only changes the current
+/// one.
 ///
 /// # Errors
 /// A name is unknown.

@@ -1,4 +1,4 @@
-//! The resource scope: `end`, which checks a resource and puts it into the document.
+//! The resource scope: `end`, which checks a resource and adds it to the document.
 
 use super::Flavour;
 use super::doc::{self, Z};
@@ -39,8 +39,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Checks a finished resource and puts it into the document. Messages have been printed
-    /// when there is no error to name.
+    /// Checks a finished resource and adds it to the document. If there is no error to name, messages have been
+    /// printed.
     pub(super) fn finished(&mut self, scope: &Scope) -> Result<(), Option<Z>> {
         let new = &scope.new;
         match scope.kind {
@@ -182,7 +182,7 @@ impl Session<'_> {
         let valid = match kind {
             "boolean" => matches!(value, "true" | "false"),
             "int" => value.is_empty() || signed.parse::<i64>().is_ok(),
-            // As strtoull(3C), which takes a sign; what is less than 0 is refused then.
+            // As strtoull(3C), which accepts a sign; negative values are rejected later.
             "uint" => {
                 let (less, number) = match signed.strip_prefix('-') {
                     Some(number) => (true, number),

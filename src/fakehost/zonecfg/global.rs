@@ -52,7 +52,7 @@ impl Session<'_> {
         let document = match attach {
             Some(path) => match self.detached(path) {
                 Ok(document) => Some(document),
-                // Neither is an error of zonecfg's own: no line is named, and the exit status stays.
+                // These are not errors of zonecfg: no line number is printed, and the exit status stays.
                 Err(why) => {
                     let _ = writeln!(self.err, "{why}");
                     return Ok(());
@@ -72,7 +72,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The configuration that a zone left in its zonepath when it was detached (`zonecfg_get_attach_handle`).
+    /// The configuration that a detached zone left in its zonepath (`zonecfg_get_attach_handle`).
     fn detached(&self, path: &str) -> Result<Element, &'static str> {
         let at = Path::new(path);
         let nothing = "invalid path to detached zone";
@@ -86,7 +86,7 @@ impl Session<'_> {
         let document = xml::parse(&String::from_utf8_lossy(&text)).filter(|e| e.name == "zone");
         let mut document =
             document.ok_or("Cannot attach to an earlier release of the operating system")?;
-        // What was installed there is told, too.
+        // Its installed packages are included.
         document
             .children
             .retain(|child| !matches!(child.name.as_str(), "package" | "patch"));
@@ -212,7 +212,7 @@ impl Session<'_> {
         self.quiet_options = true;
         let mut forced = false;
         let mut wrong = false;
-        // A word that is no option is taken, and does nothing.
+        // A word that is not an option is accepted and ignored.
         let options = command.args.first().and_then(|a| a.strip_prefix('-'));
         for letter in options.filter(|o| *o != "-").unwrap_or("").chars() {
             match letter {
@@ -491,7 +491,7 @@ const GLOBAL_PROPERTIES: &[&str] = &[
     "zfs-io-priority",
 ];
 
-/// Properties that the global zone has not.
+/// Properties that the global zone does not have.
 pub(super) const GLOBAL_ZONE_LACKS: &[&str] = &[
     "zonename",
     "zonepath",

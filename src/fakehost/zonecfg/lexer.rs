@@ -270,7 +270,7 @@ impl Lexer {
         self.word(c)
     }
 
-    /// From quote to quote, or to the end of the line, whose newline then belongs to the value.
+    /// A quoted value: up to the closing quote, or to the end of the line, whose newline is part of the value then.
     fn quoted(&mut self) -> Option<Token> {
         let rest = &self.input[self.at + 1..];
         let end = rest.iter().position(|c| *c == b'"' || *c == b'\n')?;

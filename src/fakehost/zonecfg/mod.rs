@@ -46,7 +46,7 @@ const Z_GLOBAL: &[&str] = &[
     "zfs-io-priority",
 ];
 
-/// Which zonecfg is played.
+/// The distribution whose zonecfg is played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub enum Flavour {
     /// OmniOS, with `global-nic`, `mac-addr`, `vlan-id`, `property` and `zfs-io-priority`.
@@ -56,13 +56,13 @@ pub enum Flavour {
     Gate,
 }
 
-/// What zonecfg asks of the host.
+/// The host as seen by zonecfg.
 pub trait Host {
-    /// The kernel's word for a zone that is up (`ready`, `running`, ...).
+    /// The kernel's name of a running zone's state (`ready`, `running`, ...).
     fn kernel_state(&self, zone: &str) -> Option<&'static str>;
     /// Whether the brand is installed and well-formed.
     fn has_brand(&self, brand: &str) -> bool;
-    /// The brand's own check of a document; its message when it refuses.
+    /// The brand's own check of a document.
     fn verify_brand(&self, document: &super::xml::Element) -> Result<(), String>;
     /// Whether a zone of the document's brand can be given the privileges that it asks for; else the name of the first
     /// one that is unknown, prohibited or missing.
@@ -73,11 +73,11 @@ pub trait Host {
     fn read_file(&self, path: &Path) -> std::io::Result<Vec<u8>>;
     /// Writes a file that a command names.
     fn write_file(&self, path: &Path, text: &str) -> std::io::Result<()>;
-    /// Whether there is a directory.
+    /// Whether a directory exists.
     fn is_directory(&self, path: &Path) -> bool;
 }
 
-/// What is kept in the zonepath of a zone that is detached: its configuration.
+/// The file with the configuration of a detached zone, in its zonepath.
 pub const DETACHED: &str = "SUNWdetached.xml";
 
 /// Runs `zonecfg args...` against a configuration store.

@@ -81,7 +81,7 @@ impl Session<'_> {
         }
         match self.removed(kind, &command.pairs, flags.has('F')) {
             Ok(()) => self.changed = true,
-            // The original says so and goes on.
+            // The original reports it and continues.
             Err(Some(e)) if kind == "security-flags" => {
                 self.error(&format!("remove {kind}: {}", e.text()));
             }
@@ -152,7 +152,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Takes out the first element that equals the resource in what identifies it.
+    /// Removes the first element with the same identifying properties as the resource.
     pub(super) fn delete_resource(&mut self, kind: &str, wanted: &Resource) -> Result<(), Z> {
         let document = self.document.as_mut().ok_or(Z::BadHandle)?;
         let element = element_name(kind);
@@ -212,7 +212,7 @@ impl Session<'_> {
             return self.long_usage("remove");
         }
         if property == "defrouter" {
-            // Whatever value was given.
+            // Whatever the value.
             return self.put(property, "");
         }
         let gone: Vec<Vec<(&str, String)>> = match (expected, value) {

@@ -1,4 +1,4 @@
-//! Resources: how each is stored, and how two compare.
+//! Resources: how each kind is stored, and how two are compared.
 
 use std::collections::BTreeMap;
 
@@ -116,7 +116,7 @@ pub(super) fn all(kind: &str, document: &Element) -> Vec<Resource> {
     all
 }
 
-/// The element beside `pset` that holds the importance of dedicated processors.
+/// The element beside `pset` with the importance of dedicated CPUs.
 pub(super) const TMP_POOL: &str = "tmp_pool";
 
 pub(super) fn from_element(kind: &str, element: &Element) -> Resource {
@@ -132,7 +132,7 @@ pub(super) fn from_element(kind: &str, element: &Element) -> Resource {
     resource
 }
 
-/// Which properties `set` takes in a resource, apart from those with rules of their own.
+/// The properties that `set` accepts in a resource without special rules.
 pub(super) fn plain(kind: &str, property: &str) -> bool {
     match kind {
         "fs" => matches!(property, "dir" | "special" | "raw"),

@@ -13,12 +13,12 @@ use crate::fakehost::getopt::{Bad, Options};
 use crate::fakehost::store::ConfigStore;
 use crate::fakehost::xml::Element;
 
-/// Where commands come from, which decides what an error does.
+/// The source of commands, which decides what an error does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Mode {
     /// `-f FILE`: stops at the first error, messages carry line numbers.
     File(String),
-    /// Commands on the command line: goes on after errors.
+    /// Commands on the command line: continues after errors.
     Args,
     /// Standard input (never a terminal here): goes on after errors. With `-f -` messages carry line numbers.
     Stdin { numbered: bool },
@@ -33,7 +33,7 @@ pub(super) type Step = Result<(), Exit>;
 #[derive(Debug)]
 pub(super) struct Scope {
     pub kind: &'static str,
-    /// What `select` found; `None` after `add`.
+    /// The resource that `select` found; `None` after `add`.
     pub old: Option<Resource>,
     pub new: Resource,
 }
@@ -50,9 +50,9 @@ pub(super) struct Session<'a> {
     pub revert_zone: String,
     pub global_zone: bool,
     pub document: Option<Element>,
-    /// The document was created, not loaded.
+    /// Whether the document was created, not loaded.
     pub fresh: bool,
-    /// The name before a change of name, until saved.
+    /// The old name after a change of name, until saved.
     pub renamed_from: Option<String>,
     pub got_handle: bool,
     pub changed: bool,
@@ -60,9 +60,9 @@ pub(super) struct Session<'a> {
     pub leaving: bool,
     pub forced_exit: bool,
     pub scope: Option<Scope>,
-    /// Once a property was set, wrong options are no longer named.
+    /// After a property was set, invalid options are no longer named.
     pub quiet_options: bool,
-    /// Commands come from the standard input because nothing else was said.
+    /// Whether commands come from standard input by default.
     interactive: bool,
     line: u32,
     last_line: u32,
@@ -175,7 +175,7 @@ impl<'a> Session<'a> {
         let Some(name) = self.mode.file_name().map(str::to_string) else {
             self.mode = Mode::Stdin { numbered: false };
             self.interactive = true;
-            // Only to say so early when there is no such zone.
+            // Only to report early that the zone does not exist.
             let _ = self.initialize(false);
             return Ok(self.finish(stdin));
         };
@@ -354,7 +354,7 @@ impl<'a> Session<'a> {
 
     // ---- messages -------------------------------------------------------------------------
 
-    /// A message, with the line of the command file before it when the line is new.
+    /// Prints a message, preceded by the line of the command file if that is new.
     pub fn error(&mut self, text: &str) {
         if let Some(place) = self.mode.place(self.line.saturating_sub(1))
             && self.line > self.last_line
@@ -365,25 +365,25 @@ impl<'a> Session<'a> {
         self.last_line = self.line;
     }
 
-    /// What is said before the global zone is limited.
+    /// The warning before a limit for the global zone.
     pub fn warn_of_global(&mut self, what: &str) {
         if self.global_zone {
             self.error(&format!("WARNING: Setting a global zone {what} too low could deny\nservice to even the root user; this could render the system impossible\nto administer.  Please use caution."));
         }
     }
 
-    /// A message that makes the exit status 1.
+    /// Prints a message and sets the exit status to 1.
     pub fn fail(&mut self, text: &str) {
         self.error(text);
         self.saw_error = true;
     }
 
-    /// `SUBJECT: error text`, which makes the exit status 1.
+    /// Prints `SUBJECT: error text` and sets the exit status to 1.
     pub fn complain(&mut self, subject: &str, error: Z) {
         self.fail(&format!("{subject}: {}", error.text()));
     }
 
-    /// The usage of one command: bad arguments.
+    /// Prints the usage of one command after invalid arguments.
     pub fn short_usage(&mut self, command: &str) {
         if let Some(place) = self.mode.place(self.line.saturating_sub(1)) {
             let _ = writeln!(self.err, "syntax error on {place}");
@@ -391,7 +391,7 @@ impl<'a> Session<'a> {
         self.long_usage(command);
     }
 
-    /// The usage of one command: bad semantics.
+    /// Prints the usage of one command after a semantic error.
     pub fn long_usage(&mut self, command: &str) {
         let _ = writeln!(self.err, "usage:\n{}", synopsis(command));
         self.saw_error = true;
@@ -410,7 +410,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Help on everything, or on one command; what it explains besides is left out here.
+    /// Prints help on everything, or on one command; further explanations are left out here.
     fn help(&mut self, subject: Option<&str>) {
         let known = |s: &str| SYNOPSES.iter().find(|(command, _)| *command == s);
         match subject {
@@ -440,10 +440,10 @@ impl<'a> Session<'a> {
         );
     }
 
-    /// The option letters of a command, as getopt(3C) reads them from its first word on; `None` after what is wrong has
-    /// been said. A `:` after a letter says that it takes a value.
+    /// The options of a command, parsed by getopt(3C) from its first word on; `None` after an error was printed. A `:`
+    /// after a letter means that it takes a value.
     pub fn flags(&mut self, command: &Command, known: &str) -> Option<Flags> {
-        // These two tell their usage for what they do not know; the others show their help and are content.
+        // These two print their usage for unknown options; the others show their help and succeed.
         let strict = matches!(command.name, "create" | "export");
         let mut flags = Flags::default();
         let mut wrong = false;
@@ -485,7 +485,7 @@ impl<'a> Session<'a> {
         Some(flags)
     }
 
-    /// Whether changes are refused for this zone.
+    /// Whether changes of this zone are rejected.
     pub fn read_only(&mut self) -> bool {
         if self.zone.starts_with("SUNW") {
             let text = format!("{}: zones beginning with SUNW are read-only.", self.zone);
@@ -497,7 +497,7 @@ impl<'a> Session<'a> {
 
     // ---- documents ------------------------------------------------------------------------
 
-    /// Loads the zone's document if none is held. The error has been reported.
+    /// Loads the zone's document if there is none yet. Errors have been reported.
     pub fn initialize(&mut self, expected: bool) -> Result<(), InitError> {
         if self.document.is_some() {
             return Ok(());
@@ -572,7 +572,7 @@ impl<'a> Session<'a> {
     /// Writes the document.
     pub fn save(&mut self) -> Result<(), Z> {
         let document = self.document.clone().ok_or(Z::SavingFile)?;
-        // What was no UTF-8 became this character; the XML library writes no such document.
+        // Invalid UTF-8 became this character; the XML library does not write such a document.
         if document.to_text().contains("&#xFFFD;") {
             return Err(Z::SavingFile);
         }
@@ -631,7 +631,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// An attribute of the zone, or nothing.
+    /// An attribute of the zone, or an empty text.
     pub fn attr(&self, name: &str) -> String {
         self.document
             .as_ref()
@@ -651,13 +651,13 @@ impl<'a> Session<'a> {
 pub(super) struct Flags(pub Vec<(char, String)>);
 
 impl Flags {
-    /// Whether an option is there.
+    /// Whether an option was given.
     pub fn has(&self, letter: char) -> bool {
         self.0.iter().any(|(l, _)| *l == letter)
     }
 }
 
-/// What is wrong with a file, as strerror(3C) has it.
+/// The error of a file operation, in the words of strerror(3C).
 pub(super) fn strerror(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "No such file or directory".to_string(),
@@ -667,7 +667,7 @@ pub(super) fn strerror(error: &std::io::Error) -> String {
     }
 }
 
-/// Why a document is not at hand.
+/// Why a document is not available.
 pub(super) enum InitError {
     /// The message was printed; the command is not run.
     Reported,
@@ -676,7 +676,7 @@ pub(super) enum InitError {
 }
 
 impl InitError {
-    /// The outcome for the command that needed the document.
+    /// The result for the command that needed the document.
     pub fn step(self) -> Step {
         match self {
             Self::Reported => Ok(()),

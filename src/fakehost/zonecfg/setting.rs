@@ -110,8 +110,8 @@ impl Session<'_> {
 
     pub(super) fn set_cpu_cap(&mut self, value: &str) {
         let (number, rest) = doc::float_prefix(value);
-        // OmniOS rounds, and keeps the low bits of what is too big, as C does on amd64; the gate
-        // cuts off what comes after the second place of a float, and refuses what is no int.
+        // OmniOS rounds, and keeps the low bits of too large values, like C on amd64; the gate truncates a float after
+        // two decimals, and rejects values that are not an int.
         let (hundredths, small) = match self.flavour {
             Flavour::Omnios => {
                 let low = doc::truncated(number * 100.0 + 0.5) & u64::from(u32::MAX);
@@ -185,8 +185,7 @@ impl Session<'_> {
         }
     }
 
-    /// Whether an address is well-formed for zonecfg, which takes host names too; a wrong one
-    /// sets the exit status.
+    /// Whether an address is valid for zonecfg, which also accepts host names; an invalid one sets the exit status.
     pub(super) fn valid_address(&mut self, address: &str, host: bool) -> bool {
         let (part, prefix) = match address.split_once('/') {
             Some((part, prefix)) => (part, Some(leading_number(prefix))),

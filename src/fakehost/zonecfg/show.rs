@@ -20,7 +20,7 @@ impl Session<'_> {
             return Ok(());
         };
         if let Some(scope) = &self.scope {
-            // The gate's cap on memory is not in the document before the end.
+            // On the gate the memory cap is only added to the document at the end.
             let mut document = document;
             if scope.kind == "capped-memory" && self.flavour == Flavour::Gate {
                 document.children.retain(|c| c.name != "mcap");
@@ -277,7 +277,7 @@ impl Session<'_> {
         let Some(document) = &self.document else {
             return Ok(());
         };
-        // The brand is that of the saved configuration, whatever was set since.
+        // The brand of the saved configuration, whatever was set since.
         let brand = match self.store.load(&self.zone) {
             _ if self.global_zone => Some(self.brand(&Element::new("zone"))),
             Ok(saved) => saved.map(|saved| self.brand(&saved)),
@@ -297,7 +297,7 @@ impl Session<'_> {
     }
 }
 
-/// Resources that the global zone has not.
+/// Resources that the global zone does not have.
 const LOCAL: &[&str] = &["fs", "net", "device", "attr", "dataset"];
 
 fn complex_text(value: &Element, separator: &str) -> String {

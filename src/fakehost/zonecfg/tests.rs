@@ -47,8 +47,8 @@ fn run_file(zone: &str, file: &[u8], flavour: Flavour) -> (Reply, Option<Element
     (reply, document)
 }
 
-/// Every recorded case: the exit status, whether a configuration is left, the configuration, and
-/// the first lines of the messages.
+/// For every recorded case compares the exit status, whether there is a configuration, the configuration, and the first
+/// lines of the messages.
 #[test]
 fn every_recorded_case_answers_as_the_real_zonecfg_did() {
     let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/illumos");

@@ -121,7 +121,7 @@ impl Session<'_> {
 
     fn verify_networks(&mut self, document: &Element, result: &mut Option<Z>) {
         let exclusive = doc::is_exclusive(document);
-        // Newest first, as the original's list.
+        // Newest first, as in the original's list.
         let mut links: Vec<(&str, bool, bool)> = Vec::new();
         for net in document.named("network") {
             self.required(net, "net", "physical", "physical", result);
@@ -187,7 +187,7 @@ impl Session<'_> {
         }
     }
 
-    /// Whether a network interface name fits the zone's kind of IP stack; says why not.
+    /// Whether a network interface name fits the zone's IP type; reports the problem if not.
     pub(super) fn valid_physical(&mut self, name: &str) -> bool {
         let exclusive = self.document.as_ref().is_some_and(doc::is_exclusive);
         if exclusive {
@@ -203,7 +203,7 @@ impl Session<'_> {
             });
             return false;
         }
-        // As ifparse_ifspec has it: a name that ends in a number, and perhaps a number after a colon.
+        // As ifparse_ifspec: a name that ends in a number, and optionally a number after a colon.
         let (physical, unit) = match name.split_once(':') {
             Some((p, u)) => (p, Some(u)),
             None => (name, None),
@@ -225,7 +225,7 @@ impl Session<'_> {
         true
     }
 
-    /// Whether security flags are well-formed and nested; says what is wrong.
+    /// Whether security flags are valid and nested; reports the problem if not.
     pub(super) fn verify_secflags(&mut self, default: &str, lower: &str, upper: &str) -> bool {
         let mut good = true;
         let mut changes: Vec<&str> = Vec::new();
@@ -238,7 +238,7 @@ impl Session<'_> {
                 session.error(&format!("{which} security flags '{text}' are invalid"));
                 good = false;
             }
-            // What cannot be read assigns nothing either.
+            // An invalid list assigns nothing.
             set.ok().flatten().unwrap_or_else(|| {
                 changes.push(which);
                 0
