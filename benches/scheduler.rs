@@ -1,4 +1,4 @@
-//! Decisions a second over 5,000 nodes, in memory, on one thread: `cargo bench --bench scheduler`.
+//! Scheduling decisions per second over 5,000 nodes, in memory, on one thread: `cargo bench --bench scheduler`.
 
 use std::sync::Arc;
 use std::time::Instant;

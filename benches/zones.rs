@@ -1,8 +1,9 @@
-//! What pods cost as zones: how many commands of the host the life of one is, and whether pods wait for one another.
+//! The cost of pods as zones: how many commands of the host a pod's life takes, and whether pods wait for one another.
 //!
-//! The host is a fake one in this process, and each of its tools is made to take a tenth of a second, as if that were
-//! what the real ones take: a driver that did one zone after another would need twenty times as long for twenty. The clock
-//! stands still but for that, so the times are those of the driver, whatever the fake host and this machine take.
+//! The host is a fake one in this process, and each of its tools is made to take a tenth of a second, as if real tools
+//! took that long: a driver that handled zones one after another would need twenty times as long for twenty of them.
+//! Otherwise the clock stands still, so the times are those of the driver, independent of the fake host and this
+//! machine.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -21,12 +22,12 @@ use reddwarf::zone::illumos::{Brand, IllumosRuntime, Patience, Settings, sandbox
 use reddwarf::zone::{ZoneName, ZoneNetwork, ZoneRuntime as _, ZoneSpec};
 use tokio::time::Instant;
 
-/// What a tool takes.
+/// The duration of a tool.
 const TOOL: Duration = Duration::from_millis(100);
-/// How many pods at once.
+/// The number of pods at once.
 const MANY: u8 = 20;
 
-/// Tools of a fake host that take their time.
+/// Tools of a fake host with this duration.
 struct Slow {
     machine: Machine,
     count: AtomicUsize,
@@ -115,7 +116,7 @@ impl Host {
             kernel_version: "5.10.0".into(),
             sandbox_quota: 64 << 20,
         };
-        // Looks at all zones are not of one pod.
+        // Periodic looks at all zones do not belong to a pod.
         let patience = Patience {
             look: Duration::from_secs(3600),
             ..Patience::default()
@@ -130,7 +131,7 @@ impl Host {
         }
     }
 
-    /// The life of a pod's zone, from nothing to nothing.
+    /// The life of a pod's zone, from creation to removal.
     async fn life(&self, number: u8, brand: Brand) {
         let address = Ipv4Addr::new(10, 88, 0, 10 + number);
         let owner = format!("u{number}");

@@ -1,5 +1,6 @@
-//! What a cluster does with many pods: until all are bound, and until all run. Each load has a server of ours of its
-//! own; upstream's API server gets its scheduler, and kwok for its nodes, and is to hold nothing from another load.
+//! A whole cluster with many pods: the time until all are bound, and until all run. For each load a new server of
+//! reddwarf is started. Upstream's API server gets its own scheduler, and kwok for its nodes, and must not contain
+//! objects of another load.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,14 +14,14 @@ use super::target::{Ask, Client, Failure, Target};
 use super::{Ours, Peer, Table, opened};
 
 const PODS: usize = 10_000;
-/// Nodes that pods are only bound to.
+/// Nodes to which pods are only bound.
 const NODES: usize = 5_000;
-/// Nodes that pods run on.
+/// Nodes on which pods run.
 const SIMULATED: usize = 1_000;
 /// How long a load may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A program that ends with this value.
+/// A program that is killed when this value is dropped.
 struct Program(Child);
 
 impl Drop for Program {
@@ -113,7 +114,7 @@ async fn run_theirs(peer: &Peer) -> Result<Measure, Failure> {
     run(&target.with(scheduler.0.id()).with(kwok.0.id())).await
 }
 
-/// Pods are made on nodes that are ready, and waited for until all run.
+/// Creates pods on ready nodes, and waits until all run.
 async fn run(target: &Target) -> Result<Measure, Failure> {
     let mut client = target.client().await?;
     let begun = Instant::now();
@@ -146,7 +147,7 @@ async fn ready_nodes(client: &mut Client) -> Result<usize, Failure> {
     Ok(nodes.into_iter().flatten().filter(is_ready).count())
 }
 
-/// Makes nodes and pods that wait for a place.
+/// Creates nodes, and pods that wait for a node.
 async fn load(target: &Target) -> Result<(), Failure> {
     let mut client = target.client().await?;
     loads::make_namespace(&mut client, "bench").await?;
@@ -171,7 +172,7 @@ async fn load(target: &Target) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes away the taint that new nodes have until a controller has seen that they are ready.
+/// Removes the taint that new nodes have until a controller has seen that they are ready.
 async fn open_up(target: &Target, prefix: &'static str, count: usize) -> Result<(), Failure> {
     loads::together(target, 16, count, move |i| Ask {
         content_type: "application/merge-patch+json",
@@ -185,7 +186,7 @@ async fn open_up(target: &Target, prefix: &'static str, count: usize) -> Result<
     Ok(())
 }
 
-/// Waits until so many pods were seen that a field selector means.
+/// Waits until this many pods that match a field selector were seen.
 async fn seen(target: &Target, selector: &str, count: usize) -> Result<(), Failure> {
     let mut client = target.client().await?;
     let selector = selector.replace('=', "%3D").replace('!', "%21");
@@ -222,7 +223,7 @@ async fn seen(target: &Target, selector: &str, count: usize) -> Result<(), Failu
     }
 }
 
-/// Upstream's scheduler, which may ask as often as it wants.
+/// Starts upstream's scheduler, without a limit on its requests.
 fn scheduler(peer: &Peer) -> Result<Program, Failure> {
     let kubeconfig = peer.kubeconfig.display();
     let configuration = peer.kubeconfig.with_file_name("scheduler.yaml");

@@ -1,4 +1,4 @@
-//! What is asked of a server, and how often.
+//! The loads: requests to a server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,21 +13,21 @@ use tokio::task::JoinSet;
 
 use super::target::{Ask, Client, Failure, Target};
 
-/// Pods that are held while lists are asked for.
+/// The number of pods that exist while lists are requested.
 pub const HELD: usize = 10_000;
 
 /// How long events are waited for.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What a load came to.
+/// The result of a load.
 pub struct Measure {
-    /// Things done a second.
+    /// Operations per second.
     pub rate: f64,
-    /// CPU that the server used for each, in microseconds.
+    /// The server's CPU time for each, in microseconds.
     pub cpu: f64,
 }
 
-/// Lets `clients` ask `count` times, together; `ask` says what the i-th request is.
+/// `clients` send `count` requests at the same time; `ask` builds the i-th one.
 pub async fn together(
     target: &Target,
     clients: usize,
@@ -66,7 +66,7 @@ fn pods(namespace: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/pods")
 }
 
-/// A pod as deployments make them: 3.5 KB once it is stored.
+/// A pod as deployments create them: 3.5 KB when stored.
 fn pod(name: &str) -> String {
     let environment: Vec<_> = (0..12)
         .map(|i| json!({"name": format!("SETTING_{i}"), "value": format!("a value of some length, {i}")}))
@@ -111,7 +111,7 @@ fn deployment(name: &str) -> serde_json::Value {
     })
 }
 
-/// Makes the namespaces that loads use.
+/// Creates the namespaces of the loads.
 pub async fn prepare(target: &Target) -> Result<(), Failure> {
     let mut client = target.client().await?;
     for name in ["bench", "held", "watched"] {
@@ -120,7 +120,7 @@ pub async fn prepare(target: &Target) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes a namespace in which pods can be made; it may be there.
+/// Creates a namespace in which pods can be created, if it does not exist.
 pub async fn make_namespace(client: &mut Client, name: &str) -> Result<(), Failure> {
     for (path, kind, name) in [
         ("/api/v1/namespaces".to_owned(), "Namespace", name),
@@ -141,7 +141,7 @@ pub async fn make_namespace(client: &mut Client, name: &str) -> Result<(), Failu
     Ok(())
 }
 
-/// Makes `count` pods of names with `prefix`.
+/// Creates `count` pods with names beginning with `prefix`.
 pub async fn create(
     target: &Target,
     clients: usize,
@@ -155,7 +155,7 @@ pub async fn create(
     .await
 }
 
-/// Reads single pods of those that are held.
+/// Reads single pods out of many.
 pub async fn get(target: &Target, clients: usize, count: usize) -> Result<Measure, Failure> {
     together(target, clients, count, |i| {
         Ask::get(format!("{}/held-{}", pods("held"), i % HELD))
@@ -163,7 +163,7 @@ pub async fn get(target: &Target, clients: usize, count: usize) -> Result<Measur
     .await
 }
 
-/// Lists all pods that are held.
+/// Lists all pods.
 pub async fn list(target: &Target, gzip: bool, count: usize) -> Result<Measure, Failure> {
     together(target, 1, count, move |_| Ask {
         gzip,
@@ -172,7 +172,7 @@ pub async fn list(target: &Target, gzip: bool, count: usize) -> Result<Measure, 
     .await
 }
 
-/// Deployments are applied on the server's side, each time with another value.
+/// Server-side applies of deployments, each with a different value.
 pub async fn apply(target: &Target, clients: usize, count: usize) -> Result<Measure, Failure> {
     together(target, clients, count, |i| {
         let name = format!("applied-{}", i % 64);
@@ -189,7 +189,7 @@ pub async fn apply(target: &Target, clients: usize, count: usize) -> Result<Meas
     .await
 }
 
-/// Deployments are patched, each time with another value.
+/// Patches of deployments, each with a different value.
 pub async fn patch(target: &Target, clients: usize, count: usize) -> Result<Measure, Failure> {
     together(target, clients, count, |i| {
         let path = format!(
@@ -220,7 +220,7 @@ async fn count(mut body: Incoming, got: Arc<watch::Sender<usize>>) -> Result<(),
     Err("a watch ended early".into())
 }
 
-/// `watchers` see `writes`: one after another, or as fast as 16 clients can write. Counts delivered events.
+/// Delivers `writes` to `watchers`: one after another, or as fast as 16 clients can write. Counts delivered events.
 pub async fn deliver(
     target: &Target,
     watchers: usize,
@@ -237,7 +237,7 @@ pub async fn deliver(
     let got = Arc::new(watch::Sender::new(0));
     let (mut tasks, mut clients) = (JoinSet::new(), Vec::new());
     for _ in 0..watchers {
-        // Once there is a head, the watch has begun.
+        // The watch has begun when its response head arrives.
         let mut client = target.client().await?;
         let path = format!("{WATCHED}?watch=true&resourceVersion={now}");
         let (status, body) = client.begin(Ask::get(path)).await?;

@@ -1,7 +1,7 @@
-//! How fast the API server is and what it costs, beside a peer in the same run: `hack/bench` starts upstream's and
-//! passes it as `--peer KUBECONFIG --peer-pids PID,...`. Without one only ours is measured. `--only TEXT` keeps the
-//! loads whose names hold the text; `--cluster --peer-tools DIR` measures what a whole cluster does instead, upstream's
-//! with the programs of that directory. CPU is that of the servers' processes alone, of both for upstream's two.
+//! Measures the speed and cost of the API server, with a peer in the same run: `hack/bench` starts upstream's server
+//! and passes it as `--peer KUBECONFIG --peer-pids PID,...`. Without one only reddwarf is measured. `--only TEXT`
+//! selects the loads whose names contain the text; `--cluster --peer-tools DIR` measures a whole cluster instead, using
+//! upstream's programs in that directory. CPU is that of the server processes alone, for upstream of both.
 
 mod cluster;
 mod loads;
@@ -17,7 +17,7 @@ use std::time::Instant;
 use loads::{HELD, Measure};
 use target::{Ask, Failure, Target};
 
-/// A server of ours that ends with this value.
+/// A server of reddwarf that is killed when this value is dropped.
 struct Ours {
     child: Child,
     directory: tempfile::TempDir,
@@ -31,14 +31,14 @@ impl Drop for Ours {
 }
 
 impl Ours {
-    /// Starts one with nothing in it.
+    /// Starts an empty one.
     fn start(arguments: &[&str]) -> Result<Self, Failure> {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         let child = spawn(directory.path(), arguments)?;
         Ok(Ours { child, directory })
     }
 
-    /// Kills it, and starts it again with what it has.
+    /// Kills it, and starts it again with its data.
     fn restart(&mut self, arguments: &[&str]) -> Result<(), Failure> {
         self.child.kill()?;
         self.child.wait()?;
@@ -58,10 +58,10 @@ fn spawn(directory: &Path, arguments: &[&str]) -> Result<Child, Failure> {
     Ok(command.spawn()?)
 }
 
-/// Waits for a server of ours that was just started; returns it and how many milliseconds it took.
+/// Waits for a server that was just started; returns it and the time in milliseconds.
 async fn opened(ours: &mut Ours) -> Result<(Target, f64), Failure> {
     let begun = Instant::now();
-    // It says so once it listens and its kubeconfig is there.
+    // It prints a line once it listens and its kubeconfig exists.
     let out = ours
         .child
         .stdout
@@ -79,7 +79,7 @@ async fn opened(ours: &mut Ours) -> Result<(Target, f64), Failure> {
     Ok((target, begun.elapsed().as_secs_f64() * 1000.0))
 }
 
-/// Upstream's server, and the programs that work with it.
+/// Upstream's server, and its other programs.
 struct Peer {
     kubeconfig: PathBuf,
     pids: Vec<u32>,
@@ -130,7 +130,7 @@ fn arguments() -> Result<Arguments, Failure> {
     })
 }
 
-/// The servers and what is measured of them.
+/// The servers, and the selected loads.
 struct Table {
     only: Option<String>,
     targets: Vec<Arc<Target>>,
@@ -155,7 +155,7 @@ impl Table {
         self.only.as_ref().is_none_or(|only| name.contains(only))
     }
 
-    /// Prints what a load came to, for ours first.
+    /// Prints the result of a load, reddwarf's first.
     fn print(&self, name: &str, measures: Vec<Result<Measure, Failure>>) -> Result<(), Failure> {
         print!("{name:<44}");
         for measure in &measures {
@@ -178,7 +178,7 @@ impl Table {
             }
         }
         match measures.into_iter().next() {
-            // What the peer cannot do is told; ours must do all.
+            // A failure of the peer is printed; reddwarf must not fail.
             Some(Err(error)) => Err(error),
             _ => Ok(()),
         }
@@ -239,7 +239,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
             loads::create(&target, 64, 4_000, "bench", "many").await
         })
         .await?;
-    // All that follows needs them.
+    // All further loads need them.
     for target in &table.targets {
         loads::create(target, 64, HELD, "held", "held").await?;
     }
@@ -292,7 +292,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     serves_again(&mut ours).await
 }
 
-/// How soon a server answers that was killed while it held everything.
+/// The time until a server that was killed with all its objects responds again.
 async fn serves_again(ours: &mut Ours) -> Result<(), Failure> {
     let (target, millis) = opened(ours).await?;
     let mut client = target.client().await?;

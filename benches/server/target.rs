@@ -1,4 +1,4 @@
-//! A server that is measured: how to ask it, and what its processes have used.
+//! A measured server: sending requests to it, and the resources used by its processes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A server.
 pub struct Target {
-    /// What it is called in the table.
+    /// Its name in the table.
     pub name: &'static str,
     /// Its processes.
     pub pids: Vec<u32>,
@@ -49,13 +49,13 @@ impl Target {
         })
     }
 
-    /// The same, with one more process that counts.
+    /// Adds a process to measure.
     pub fn with(mut self, pid: u32) -> Self {
         self.pids.push(pid);
         self
     }
 
-    /// A client with a connection of its own.
+    /// A client with its own connection.
     pub async fn client(&self) -> Result<Client, Failure> {
         let stream = TcpStream::connect(&self.address).await?;
         stream.set_nodelay(true)?;
@@ -82,19 +82,19 @@ impl Target {
         Err(format!("{} is not ready after 30 seconds", self.name).into())
     }
 
-    /// CPU time of its processes, in microseconds.
+    /// The CPU time of its processes, in microseconds.
     pub fn cpu(&self) -> f64 {
-        // Clock ticks are hundredths of a second wherever Linux runs.
+        // Clock ticks are hundredths of a second on every Linux.
         self.pids.iter().map(|pid| ticks(*pid)).sum::<u64>() as f64 * 10_000.0
     }
 
-    /// Memory that its processes hold, in MiB.
+    /// The resident memory of its processes, in MiB.
     pub fn memory(&self) -> f64 {
         self.pids.iter().map(|pid| resident(*pid)).sum::<u64>() as f64 / 1024.0
     }
 }
 
-/// User and system time of a process, in clock ticks; 0 once it is gone. See proc_pid_stat(5).
+/// User and system time of a process, in clock ticks; 0 if it is gone. See proc_pid_stat(5).
 fn ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
@@ -102,7 +102,7 @@ fn ticks(pid: u32) -> u64 {
     times.filter_map(|time| time.parse::<u64>().ok()).sum()
 }
 
-/// What a process holds in memory, in KiB.
+/// The resident memory of a process, in KiB.
 fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -147,7 +147,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Asks; the answer's body is not read yet.
+    /// Sends a request; the body of the response is not read yet.
     pub async fn begin(&mut self, ask: Ask) -> Result<(StatusCode, Incoming), Failure> {
         let mut request = Request::builder()
             .method(ask.method)
@@ -168,7 +168,7 @@ impl Client {
         Ok((head.status, body))
     }
 
-    /// Asks, and reads how long the answer is.
+    /// Sends a request, and returns the length of the response.
     pub async fn send(&mut self, ask: Ask) -> Result<(StatusCode, usize), Failure> {
         let (status, mut body) = self.begin(ask).await?;
         let mut length = 0;
@@ -178,13 +178,13 @@ impl Client {
         Ok((status, length))
     }
 
-    /// Asks for an object.
+    /// Requests an object.
     pub async fn object(&mut self, ask: Ask) -> Result<serde_json::Value, Failure> {
         let (_, body) = self.begin(ask).await?;
         Ok(serde_json::from_slice(&body.collect().await?.to_bytes())?)
     }
 
-    /// Asks for what must succeed.
+    /// Sends a request that must succeed.
     pub async fn must(&mut self, ask: Ask) -> Result<usize, Failure> {
         let what = format!("{} {}", ask.method, ask.path);
         match self.send(ask).await? {

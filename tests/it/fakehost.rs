@@ -1,4 +1,4 @@
-//! The fake illumos host as the programs that it is: what a test sees of it that links nothing of ours.
+//! Tests the fake illumos host through its programs, without linking to the crate.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -7,11 +7,11 @@ use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fakehost");
 
-/// A host in a directory of its own.
+/// A host in its own directory.
 struct Host(TempDir);
 
 impl Host {
-    /// A host that is made with these words.
+    /// A host created with these options.
     fn new(words: &[&str]) -> Self {
         let host = Host(tempfile::tempdir().expect("a directory"));
         let mut all = vec!["ctl", "init"];
@@ -39,12 +39,12 @@ impl Host {
         Told::of(self.command(words).output().expect("it starts"))
     }
 
-    /// Runs a line of words; its exit status and what it says.
+    /// Runs a command line; returns its exit status and output.
     fn line(&self, line: &str) -> Told {
         self.run(&line.split(' ').collect::<Vec<_>>())
     }
 
-    /// What a command prints that has to go well.
+    /// The output of a command that must succeed.
     fn fine(&self, words: &[&str]) -> String {
         let told = self.run(words);
         assert_eq!(told.code, Some(0), "{words:?}: {}", told.err);
@@ -101,7 +101,7 @@ set defrouter=10.88.0.1
 end
 ";
 
-/// What a program said, and how it ended: without a status if it was killed.
+/// The output of a program, and its exit status, which is missing if it was killed.
 #[derive(Debug)]
 struct Told {
     code: Option<i32>,
@@ -120,7 +120,7 @@ impl Told {
     }
 }
 
-/// Checks lines of a table: a command, its exit status, and a part of what it says on either stream.
+/// Checks a table of commands, exit statuses, and parts of either output.
 fn check(host: &Host, table: &[(&str, i32, &str)]) {
     for (line, code, part) in table {
         let told = host.line(line);
@@ -154,17 +154,17 @@ fn tools_are_found_by_the_root_and_by_their_links() {
         assert!(links.join(tool).exists(), "{tool}");
     }
     assert!(!links.join("ctl").exists(), "it is no tool of a host");
-    // Which host is meant has to be said.
+    // The host must be specified.
     let told = by_link("zfs", false, &["list"]);
     assert_eq!(told.code, Some(70));
     assert!(told.err.contains("usage: fakehost"), "{}", told.err);
     assert_eq!(host.line("nosuchtool").code, Some(70));
-    // What a tool has and the fake one has not is said, and does nothing.
+    // A feature of the real tool that is not implemented is reported, and does nothing.
     let told = host.line("zfs destroy -n tank/a");
     assert_eq!(told.code, Some(70), "{}", told.err);
     assert!(told.err.contains("not played"), "{}", told.err);
     assert_eq!(host.line("ctl init").code, Some(70), "there is one already");
-    // A directory that holds none becomes one.
+    // A directory without a host becomes one.
     let other = Host(tempfile::tempdir().expect("a directory"));
     assert_eq!(other.fine(&["zpool", "list", "-H", "-o", "name"]), "tank\n");
 }
@@ -197,7 +197,7 @@ fn zones_are_on_disk_as_the_real_tools_have_them() {
     assert_eq!(fields[4].len(), 36, "{line}");
     assert_eq!(fields[5..7], ["lx", "excl"]);
     assert!(host.path().join("tank/zones/z1/root/sbin/init").exists());
-    // What a partial configuration leaves is there, too.
+    // The remains of a partial configuration are also kept.
     host.write(
         "z2.cfg",
         "create -b\nset brand=lx\nset zonepath=/tank/zones/z2\nset max-lwps=5\n",
@@ -216,7 +216,7 @@ fn zones_are_on_disk_as_the_real_tools_have_them() {
 fn the_nth_command_fails_is_killed_or_stalls() {
     let host = Host::new(&["-c"]);
     let there = |dataset: &str| host.line(&format!("zfs list {dataset}")).code == Some(0);
-    // The second creation from now; what else runs does not count.
+    // The second creation from now; other commands do not count.
     host.fine(&[
         "ctl",
         "fault",
@@ -246,7 +246,7 @@ fn the_nth_command_fails_is_killed_or_stalls() {
         assert_eq!(told.code, None, "{when}: it is killed");
         assert_eq!(there(&name), done, "{when}");
     }
-    // A hook that is killed leaves the zone half made; only undoing that leads on.
+    // A killed hook leaves the zone incomplete; the only way on is to undo it.
     host.with_zone();
     host.fine(&[
         "ctl",
@@ -271,7 +271,7 @@ fn the_nth_command_fails_is_killed_or_stalls() {
                 "zone is incomplete; uninstall required.",
             ),
             ("zoneadm -z z1 boot", 1, ""),
-            // The dataset went with the directory that it was mounted at, and without that there is no way out.
+            // The dataset was destroyed together with its mountpoint, without which the zone cannot be removed.
             (
                 "zoneadm -z z1 uninstall -F",
                 1,
@@ -287,7 +287,7 @@ fn the_nth_command_fails_is_killed_or_stalls() {
             ("zoneadm -z z1 install -s tank/img@ready", 0, ""),
         ],
     );
-    // A command that stalls goes on when it is let, and not before.
+    // A stalled command continues when it is released, and not before.
     let number = host.fine(&["ctl", "fault", "-t", "zfs", "-c", "tank/late", "stall"]);
     let mark = host
         .path()
@@ -308,7 +308,7 @@ fn the_nth_command_fails_is_killed_or_stalls() {
     assert!(late.wait().expect("it ends").success());
     assert!(there("tank/late"));
     assert_eq!(host.line("ctl release 99").code, Some(1));
-    // One that loses its caller goes on: the caller is a shell here, and is killed.
+    // A command that loses its caller continues: the caller is a shell here, and is killed.
     host.fine(&["ctl", "fault", "-t", "zfs", "-c", "tank/orphan", "orphan"]);
     let line = format!(
         "'{PROGRAM}' --root '{}' zfs create tank/orphan; true",
@@ -364,7 +364,7 @@ fn tools_answer_with_the_texts_and_statuses_of_the_real_ones() {
             ),
             ("zoneadm -z z1 list -p", 0, ":incomplete:"),
             ("zoneadm -z z1 uninstall -F", 0, ""),
-            // Noise on an error stream is no failure.
+            // Output on standard error is not a failure.
             (
                 "zoneadm -z z1 install -s tank/img@ready",
                 0,
@@ -494,7 +494,7 @@ fn tools_answer_with_the_texts_and_statuses_of_the_real_ones() {
             ("ipadm delete-addr z1n0/v4", 0, ""),
             ("ipadm delete-if z1n0", 0, ""),
             ("dladm delete-vnic -t z1n0", 0, ""),
-            // The option that is asked for is not named, those that were not are.
+            // The requested option is not named in the output, others are.
             (
                 "routeadm -p ipv4-forwarding",
                 0,
@@ -588,7 +588,7 @@ fn tools_answer_with_the_texts_and_statuses_of_the_real_ones() {
             ),
             ("zfs set quota=none tank/c", 0, ""),
             ("zfs set nosuch=1 tank/c", 1, "invalid property 'nosuch'"),
-            // A dataset that a zone has, or had: only in a zone it is said where it is mounted.
+            // A dataset that is or was delegated: its mountpoint can only be changed in a zone.
             ("zfs set mountpoint=none tank/c", 0, ""),
             ("zfs set zoned=on tank/c", 0, ""),
             (
@@ -602,7 +602,7 @@ fn tools_answer_with_the_texts_and_statuses_of_the_real_ones() {
             ("zpool status -x", 0, "all pools are healthy"),
         ],
     );
-    // What is full, suspended or read-only says so.
+    // Full, suspended and read-only pools are reported as such.
     for (state, text) in [
         ("full", "out of space"),
         ("suspended", "pool I/O is currently suspended"),

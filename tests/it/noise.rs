@@ -1,4 +1,4 @@
-//! Bad input by volume: what people ask, damaged in every way, and clients that stop in the middle.
+//! Large amounts of bad input: recorded requests, damaged in many ways, and clients that stop in the middle.
 
 use bytes::Bytes;
 use http::Request;
@@ -11,7 +11,7 @@ use crate::server::Server;
 
 /// Damaged requests.
 const REQUESTS: u64 = 1000;
-/// What upstream, too, answers with 500.
+/// Messages that upstream, too, returns with 500.
 const AS_UPSTREAM: &[&str] = &[
     "failed to create typed patch object",
     "failed to convert new object",
@@ -21,10 +21,10 @@ const AS_UPSTREAM: &[&str] = &[
     "target.name: Invalid value",
     "resourceVersion should not be set on objects to be created",
     "strconv.ParseUint: parsing",
-    // Recorded: errors, paths that end before they name what they are about.
+    // Recorded: errors for paths of old forms that end too early.
     "failed to create RequestInfo",
 ];
-/// The most memory that the server may ever have had, in KiB. Idle it has about 60 MiB.
+/// The server's maximum peak memory, in KiB. Idle it has about 60 MiB.
 const MEMORY: u64 = 1 << 20;
 
 const CONTENT_TYPES: &[&str] = &[
@@ -56,7 +56,7 @@ const QUERIES: &[&str] = &[
     "pretty=1&timeout=1x&propagationPolicy=Sideways",
 ];
 
-/// Values that stand where nobody expects them.
+/// Unexpected values.
 fn values() -> Vec<String> {
     let deep = |open: &str, close: &str, depth| open.repeat(depth) + "1" + &close.repeat(depth);
     let mut values: Vec<String> = [
@@ -94,7 +94,7 @@ fn values() -> Vec<String> {
     values
 }
 
-/// A body that is not quite what it was.
+/// A damaged body.
 fn damage(random: &mut Random, body: &str, tokens: &Regex, values: &[String]) -> Vec<u8> {
     let mut bytes = body.as_bytes().to_vec();
     let spans: Vec<_> = tokens.find_iter(body).map(|found| found.range()).collect();
@@ -153,12 +153,12 @@ async fn no_request_makes_a_server_fail() {
                 .uri(&path)
                 .header("content-type", content)
                 .body(body.clone());
-            // What is no request at all cannot be sent.
+            // A malformed request cannot be sent.
             let Ok(sent) = sent else { break None };
             attempts += 1;
             match connection.ask(sent).await {
                 Ok(answer) => break Some(answer),
-                // The server closes a connection after an answer that it gave without reading the whole body.
+                // The server closes a connection after responding without reading the whole body.
                 Err(_) if attempts < 3 => {}
                 Err(error) => {
                     failures.push(format!("{about}\n    {error}"));
@@ -204,7 +204,7 @@ async fn who_stops_in_the_middle_is_cut_off() {
         let mut rest = Vec::new();
         let _ = slow.read_to_end(&mut rest).await;
     };
-    // Upstream's 32 seconds; nothing is asserted about them but that they end.
+    // Upstream's 32 seconds; only their end is asserted.
     tokio::time::timeout(std::time::Duration::from_secs(100), cut)
         .await
         .expect("they are cut off");

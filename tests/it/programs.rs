@@ -1,4 +1,4 @@
-//! Programs as people write them with kube-rs, over HTTPS.
+//! Typical kube-rs programs, over HTTPS.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use serde_json::json;
 
 use crate::server::Server;
 
-/// Nothing here takes long; what takes this long never happens.
+/// Nothing here takes nearly as long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -66,7 +66,7 @@ async fn pages_are_one_snapshot_and_a_watch_goes_on_from_it() {
         let list = maps.list(&page).await.expect("a page");
         names.extend(list.items.iter().map(ConfigMap::name_any));
         revisions.extend(list.metadata.resource_version.clone());
-        // What happens between pages is in none of them.
+        // Changes between pages do not appear in later pages.
         let late = map(&format!("late{}", revisions.len()), "a");
         maps.create(&PostParams::default(), &late)
             .await
@@ -83,7 +83,7 @@ async fn pages_are_one_snapshot_and_a_watch_goes_on_from_it() {
         "{revisions:?}"
     );
 
-    // From the snapshot on, a watch tells what came after it, and nothing else.
+    // A watch from the snapshot on shows exactly the later changes.
     let watch = WatchParams::default()
         .fields("metadata.name!=kube-root-ca.crt")
         .timeout(30);
@@ -107,7 +107,7 @@ async fn pages_are_one_snapshot_and_a_watch_goes_on_from_it() {
     .expect("events");
     assert_eq!(told, ["late1", "late2", "late3"]);
 
-    // Initial events end with a bookmark from which another watch goes on.
+    // Initial events end with a bookmark from which another watch continues.
     let initial = WatchParams::default().initial_events().timeout(30);
     let mut events = maps.watch(&initial, "").await.expect("a watch").boxed();
     let mut seen = 0;
@@ -165,7 +165,7 @@ async fn fields_are_applied_by_their_managers_and_statuses_apart() {
         .expect_err("one's field");
     assert!(is_conflict(&refused), "{refused}");
     let taken = apply("two", "a", "2", true).await.expect("by force");
-    // What is applied no more goes: `b` was two's alone.
+    // A field that is no longer applied is removed: only `two` owned `b`.
     assert_eq!(
         taken.data,
         Some(BTreeMap::from([("a".to_owned(), "2".to_owned())]))
@@ -195,7 +195,7 @@ async fn fields_are_applied_by_their_managers_and_statuses_apart() {
         Some("Running")
     );
     assert_eq!(patched.spec.and_then(|spec| spec.node_name), None);
-    // A stale copy is refused.
+    // A stale copy is rejected.
     let refused = pods
         .replace_status("p", &PostParams::default(), &made)
         .await
@@ -250,7 +250,7 @@ async fn a_lease_has_one_holder_at_a_time() {
     assert_eq!(transitions, Some(TERMS * CANDIDATES));
 }
 
-/// Takes the lease if nobody has it.
+/// Acquires the lease if nobody holds it.
 async fn acquire(leases: &Api<Lease>, me: &str) -> Option<Lease> {
     let post = PostParams::default();
     let result = match leases.get_opt("leader").await.expect("an answer") {
@@ -310,7 +310,7 @@ struct Gardener {
     cleaned: AtomicUsize,
 }
 
-/// Makes the beds, says so in the status and an event, and counts what it cleaned up after.
+/// Creates the beds, updates the status, records an event, and counts its cleanups.
 async fn tend(
     garden: Arc<Garden>,
     gardener: Arc<Gardener>,
@@ -432,7 +432,7 @@ async fn a_controller_of_a_derived_resource_tends_what_it_owns() {
     let bed = maps.get("g-1").await.expect("the second bed");
     assert_eq!(bed.owner_references()[0].uid, garden.uid().expect("a uid"));
 
-    // What it owns comes back when it is gone; more beds are made when they are asked for.
+    // A deleted bed is created again; more beds are created on request.
     let uid = bed.uid().expect("a uid");
     maps.delete("g-1", &DeleteParams::default())
         .await
@@ -460,14 +460,14 @@ async fn a_controller_of_a_derived_resource_tends_what_it_owns() {
         .expect("a reflector");
     assert_eq!(reader.len(), 1);
 
-    // Events say it, counted as a series.
+    // Events are aggregated into a series.
     let events: Api<Event> = Api::default_namespaced(client.clone());
     let named = ListParams::default().fields("involvedObject.kind=Garden,reason=Planted");
     let events = events.list(&named).await.expect("events").items;
     let about: Vec<&ObjectReference> = events.iter().map(|event| &event.involved_object).collect();
     assert_eq!(about[0].name.as_deref(), Some("g"));
 
-    // Deleted: the finalizer runs once, and what it owned goes with it.
+    // After a deletion the finalizer runs once, and owned objects are deleted, too.
     gardens
         .delete("g", &DeleteParams::default())
         .await

@@ -1,4 +1,4 @@
-//! A `reddwarf serve` of a test's own: the real binary, on a free port, with a directory that goes when it ends.
+//! Starts `reddwarf serve` for a test: the real binary, on a free port, with a temporary directory.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -20,14 +20,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts one that keeps its objects in memory, with more `arguments` of `serve`, and waits until it serves.
+    /// Starts one with an in-memory store and further `arguments` of `serve`, and waits until it serves.
     pub fn in_memory(arguments: &[&str]) -> Server {
         let mut all = vec!["--in-memory"];
         all.extend(arguments);
         Self::start(tempfile::tempdir().expect("a directory"), &all)
     }
 
-    /// Starts one over the store in `dir`.
+    /// Starts one with the store in `dir`.
     pub fn start(dir: TempDir, arguments: &[&str]) -> Server {
         let log = std::fs::File::create(dir.path().join("log")).expect("a log");
         let mut child = Command::new(BINARY)
@@ -71,14 +71,14 @@ impl Server {
         self.dir.as_ref().map_or(Path::new(""), TempDir::path)
     }
 
-    /// Kills it, as a power cut does, and hands over its directory.
+    /// Kills it, like a power cut, and returns its directory.
     pub fn kill(mut self) -> TempDir {
         self.child.kill().expect("it ran until now");
         self.child.wait().expect("an exit code");
         self.dir.take().expect("a directory")
     }
 
-    /// Ends it as an operator does, and hands over its directory.
+    /// Stops it like an operator, and returns its directory.
     pub fn stop(mut self) -> TempDir {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
@@ -87,22 +87,22 @@ impl Server {
         self.dir.take().expect("a directory")
     }
 
-    /// The administrator, by certificate.
+    /// The administrator, by client certificate.
     pub fn admin(&self) -> Login {
         Login::of(&self.address, &self.dir().join("pki"), None)
     }
 
-    /// Whether it has not ended by itself.
+    /// Whether it is still running.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// What it has logged.
+    /// Its log.
     pub fn log(&self) -> String {
         log_of(self.dir())
     }
 
-    /// The most memory that it has had, in KiB, where the system tells.
+    /// Its peak memory in KiB, if the system reports it.
     pub fn peak_memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let line = status
@@ -111,7 +111,7 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse().ok()
     }
 
-    /// A kube-rs client: the administrator.
+    /// A kube-rs client of the administrator.
     pub fn client(&self) -> impl Future<Output = kube::Client> + use<> {
         let path = self.dir().join("kubeconfig");
         async {
@@ -121,7 +121,7 @@ impl Server {
         }
     }
 
-    /// Whoever has a token.
+    /// A user with a token.
     pub fn bearer(&self, token: &str) -> Login {
         Login::of(&self.address, &self.dir().join("pki"), Some(token))
     }

@@ -1,4 +1,4 @@
-//! Two servers over one store: nothing that decides hides in a process.
+//! Two servers on one store: no decision depends on state in a process.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use reddwarf::{admission, api};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-/// A server of its own caches over a store.
+/// A server with its own caches on a store.
 fn server(store: &Arc<dyn Store>, pki: &Pki, ends: &CancellationToken) -> Transport {
     let authorizer = Arc::new(Authorizers::new(
         store.clone(),
@@ -83,7 +83,7 @@ fn object<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
     serde_json::from_value(value).expect("an object")
 }
 
-/// Asks again until the answer is a success: a cache of the other server may lag.
+/// Repeats a request until it succeeds: a cache of the other server may be behind.
 async fn soon<T, F: Future<Output = kube::Result<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
     let end = tokio::time::Instant::now() + Duration::from_secs(30);
     loop {
@@ -200,7 +200,7 @@ async fn definitions(one: &Client, other: &Client) {
     })
     .await;
     soon("the same bed", || async { mine.get("small").await }).await;
-    // Both judge by the schema.
+    // Both validate with the schema.
     for beds in [&mine, &theirs] {
         let refused = beds
             .create(&PostParams::default(), &bed("large", 4))
@@ -236,7 +236,7 @@ async fn permissions(one: &Client, jane: &Client) {
         .expect("the right, at once");
 }
 
-/// Both take addresses and ports for services at once, and never the same.
+/// Both allocate addresses and ports for services at the same time, and never the same.
 async fn addresses(clients: &[Client; 2]) {
     let ranges: Api<ServiceCIDR> = Api::all(clients[0].clone());
     soon("the range of addresses", || async {

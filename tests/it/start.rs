@@ -1,4 +1,4 @@
-//! What keeps the program from starting: one clear error, an exit code, and nothing overwritten.
+//! What keeps the program from starting: each case gives one clear error and an exit code, and overwrites nothing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::server::{BINARY, Server};
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
-/// Runs a command that is to end by itself.
+/// Runs a command that must end by itself.
 async fn ended(mut command: Command) -> Output {
     let child = command
         .stdin(Stdio::null())
@@ -41,7 +41,7 @@ fn compact(dir: &Path) -> Command {
     command
 }
 
-/// The one line that says why the program did not start, which holds each of `parts`.
+/// Checks that the program prints one line why it does not start, which contains all `parts`.
 async fn refused(what: &str, command: Command, parts: &[&str]) {
     let output = ended(command).await;
     let error = String::from_utf8_lossy(&output.stderr);
@@ -58,7 +58,7 @@ async fn refused(what: &str, command: Command, parts: &[&str]) {
     assert!(output.stdout.is_empty(), "{what}: it said that it serves");
 }
 
-/// A store that a server has written, and its file.
+/// A store written by a server, and its file.
 fn written() -> (tempfile::TempDir, Vec<u8>) {
     let dir = Server::start(
         tempfile::tempdir().expect("a directory"),
@@ -109,7 +109,7 @@ async fn a_store_that_is_none_of_ours_or_damaged_is_refused_and_left_alone() {
     }
 }
 
-/// Every table of a database whose values are numbers by names, as text.
+/// The contents of all tables in a database with names as keys and numbers as values, as text.
 fn content(path: &Path) -> BTreeMap<String, Vec<(String, u64)>> {
     let database = redb::Database::open(path).expect("a database");
     let transaction = redb::ReadableDatabase::begin_read(&database).expect("readable");
@@ -247,7 +247,7 @@ async fn a_second_process_is_refused_and_the_first_goes_on() {
     assert_eq!(answer.status, 200);
 }
 
-/// No file may grow beyond this many blocks of 512 bytes: what a full disk is to a program.
+/// Limits the size of files to this many blocks of 512 bytes, to simulate a full disk.
 #[cfg(target_os = "linux")]
 fn with_room(blocks: u32, dir: &Path) -> Command {
     let mut command = Command::new("sh");

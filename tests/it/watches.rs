@@ -1,5 +1,5 @@
-//! Watches under load, resumed at random, over a server that is killed and started again: every watcher is told
-//! every change once and in order, whatever happens in between.
+//! Watches under load, resumed at random, while the server is killed and restarted: every watcher must see every change
+//! once and in order.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,15 +17,15 @@ use crate::wire::{Connection, Login};
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const WRITERS: u64 = 3;
 const WATCHERS: u64 = 4;
-/// Writes of each writer.
+/// Writes per writer.
 const WRITES: usize = 120;
-/// Kills of the server, spread over the writes.
+/// How often the server is killed during the writes.
 const KILLS: usize = 3;
 
-/// What became of one key: its value, or nothing when it was deleted.
+/// A change of a key: its value, or None after a deletion.
 type Change = Option<String>;
 
-/// A client of whichever server is there.
+/// A client of the current server.
 struct Client {
     login: watch::Receiver<Login>,
     connection: Connection,
@@ -40,7 +40,7 @@ impl Client {
         }
     }
 
-    /// Asks once; none where the server went away, in which case nobody knows whether it did what was asked.
+    /// Sends a request; None if the server went away, in which case it is unknown whether the request was carried out.
     async fn ask(&mut self, method: Method, path: &str, body: &Value) -> Option<(u16, Value)> {
         let body = if body.is_null() {
             Bytes::new()
@@ -56,7 +56,7 @@ impl Client {
         match self.connection.ask(request).await {
             Ok(answer) => Some((answer.status, serde_json::from_slice(&answer.body).ok()?)),
             Err(_) => {
-                // Asked again too early, it fails again.
+                // If repeated too early, it would fail again.
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 self.connection = self.login.borrow_and_update().connection();
                 None
@@ -64,7 +64,7 @@ impl Client {
         }
     }
 
-    /// Asks what changes nothing until there is an answer.
+    /// Repeats a read until there is a response.
     async fn get(&mut self, path: &str) -> (u16, Value) {
         loop {
             if let Some(answer) = self.ask(Method::GET, path, &Value::Null).await {
@@ -86,7 +86,7 @@ fn named(name: &str, value: &str) -> Value {
         "data": {"v": value}})
 }
 
-/// Writes objects of its own; returns what became of each in order, with the revision where an answer told it.
+/// Writes objects of its own; returns the changes of each in order, with the revision if a response contained it.
 async fn write(
     number: u64,
     login: watch::Receiver<Login>,
@@ -118,7 +118,7 @@ async fn write(
             }
             Some((status, refusal)) => panic!("{path}: {status} {refusal}"),
             None => {
-                // All of it happened, or nothing.
+                // All of it was done, or nothing.
                 let (status, object) = client.get(&path).await;
                 let now = (status == 200)
                     .then(|| object["data"]["v"].as_str().unwrap_or_default().to_owned());
@@ -141,7 +141,7 @@ async fn write(
     log
 }
 
-/// One event as a watcher was told it.
+/// An event as a watcher received it.
 #[derive(Debug, PartialEq, Eq, Clone)]
 struct Told {
     kind: String,
@@ -150,7 +150,7 @@ struct Told {
     rev: u64,
 }
 
-/// Watches from `after` on until it is told of `end`, stopping and going on at random.
+/// Watches from `after` on until it receives `end`, stopping and resuming at random.
 async fn watch_all(number: u64, login: watch::Receiver<Login>, mut after: u64) -> Vec<Told> {
     let mut random = Random(number + 100);
     let mut told: Vec<Told> = Vec::new();
@@ -286,7 +286,7 @@ async fn every_watcher_is_told_every_change_once_over_kills_of_the_server() {
     }
 }
 
-/// The body of a watch that is under way, behind the first event.
+/// The body of a running watch, after its first event.
 async fn begun(login: &Login, path: &str) -> hyper::body::Incoming {
     let request = Request::get(path).body(Bytes::new()).expect("a request");
     let mut body = login.send(request).await.expect("a watch").into_body();
@@ -325,7 +325,7 @@ async fn a_watch_ends_when_the_definition_of_what_is_watched_says_something_else
     let current = login.borrow().clone();
     let path = format!("{WIDGETS}?watch=true");
 
-    // What does not concern what is served ends nothing: the watch still tells of what comes after.
+    // A change that does not affect the served version does not end the watch: it continues with later changes.
     let mut body = begun(&current, &path).await;
     let name = format!("{DEFINITIONS}/widgets.example.com");
     let change = async |client: &mut Client, edit: &dyn Fn(&mut Value)| {

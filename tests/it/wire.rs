@@ -1,4 +1,4 @@
-//! A client that sends what it is told and does nothing by itself: no retries, no headers but `Host`.
+//! A client that does exactly what it is told: no retries, no headers except `Host`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Why there was no answer.
+/// Why there was no response.
 pub type Broken = Box<dyn std::error::Error + Send + Sync>;
 
-/// The longest that the head of an answer, or the whole of one that is no stream, may take.
+/// Timeout for the head of a response, and for the whole response if it is not a stream.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// Where a server is, whom to trust and who to be.
+/// The address of a server, its authority, and the client's credentials.
 #[derive(Clone)]
 pub struct Login {
     address: String,
@@ -31,7 +31,7 @@ pub struct Login {
     token: Option<HeaderValue>,
 }
 
-/// A whole answer.
+/// A complete response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -40,7 +40,7 @@ pub struct Answer {
 }
 
 impl Login {
-    /// Whoever has `token`, or the administrator by the files of a server's `pki` directory.
+    /// A client with `token`, or the administrator with the files in a server's `pki` directory.
     pub fn of(address: &str, pki: &Path, token: Option<&str>) -> Login {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = rustls::RootCertStore::empty();
@@ -75,7 +75,7 @@ impl Login {
         &self.address
     }
 
-    /// A connection on which anything can be said.
+    /// A raw connection.
     pub async fn stream(&self) -> Result<TlsStream<TcpStream>, Broken> {
         let host = self.address.rsplit_once(':').map_or("", |(host, _)| host);
         let name = ServerName::try_from(host.to_owned())?;
@@ -92,14 +92,14 @@ impl Login {
         Ok(sender)
     }
 
-    /// Sends one request on a connection of its own, and leaves the body of the answer to be read.
+    /// Sends a request on a new connection; the body of the response is not read yet.
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Incoming>, Broken> {
         let mut sender = self.open().await?;
         let answer = sender.send_request(self.addressed(request));
         Ok(tokio::time::timeout(PATIENCE, answer).await??)
     }
 
-    /// Questions one after the other.
+    /// A connection for successive requests.
     pub fn connection(&self) -> Connection {
         Connection {
             login: self.clone(),
@@ -121,14 +121,14 @@ impl Login {
     }
 }
 
-/// One connection, made again when the server has closed it.
+/// A connection that is reopened when the server has closed it.
 pub struct Connection {
     login: Login,
     sender: Option<SendRequest<Full<Bytes>>>,
 }
 
 impl Connection {
-    /// Sends a request and reads the whole answer.
+    /// Sends a request and reads the complete response.
     pub async fn ask(&mut self, request: Request<Bytes>) -> Result<Answer, Broken> {
         tokio::time::timeout(PATIENCE, self.ask_patiently(request)).await?
     }

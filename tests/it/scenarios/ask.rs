@@ -1,4 +1,4 @@
-//! Asks a server the questions of a scenario.
+//! Sends the requests of a scenario to a server.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -17,20 +17,20 @@ use super::json::Json;
 use super::normal::Normal;
 use crate::wire::{Broken, Connection, Login};
 
-/// What the questions that were recorded came from: the default manager of fields.
+/// The user agent of the recorded requests: the default field manager.
 const AGENT: &str = "ask/1";
-/// How long a question with `@until` is asked again.
+/// How long a request with `@until` is repeated.
 const UNTIL: Duration = Duration::from_secs(20);
-/// How long events of a watch are waited for.
+/// How long to wait for events of a watch.
 const EVENTS: Duration = Duration::from_secs(10);
 
-/// Whoever asks scenarios of one server, one after the other.
+/// Runs scenarios against one server, one after the other.
 pub struct Asker {
     login: Login,
     connection: Connection,
 }
 
-/// A scenario under way.
+/// A running scenario.
 struct Course<'a> {
     asker: &'a mut Asker,
     variables: HashMap<String, String>,
@@ -49,7 +49,7 @@ impl Drop for Watch {
 }
 
 impl Asker {
-    /// Asks as `login`.
+    /// Sends requests as `login`.
     pub fn new(login: &Login) -> Self {
         Asker {
             login: login.clone(),
@@ -57,7 +57,7 @@ impl Asker {
         }
     }
 
-    /// The normal answers, one a step that is compared. `token` is a word that no other scenario has had.
+    /// The normalized responses, one for each compared step. `token` is a word that no other scenario has used.
     pub async fn run(&mut self, scenario: &Scenario, token: &str) -> Result<Vec<Json>, Broken> {
         let ns = format!("ask-{token}");
         self.make_namespace(&ns).await?;
@@ -102,7 +102,7 @@ impl Asker {
             .collect())
     }
 
-    /// Makes a namespace whose default account is there.
+    /// Creates a namespace and waits for its default service account.
     async fn make_namespace(&mut self, ns: &str) -> Result<(), Broken> {
         let body =
             format!(r#"{{"apiVersion":"v1","kind":"Namespace","metadata":{{"name":"{ns}"}}}}"#);
@@ -148,7 +148,7 @@ impl Course<'_> {
         Ok(answers)
     }
 
-    /// The text with the values of variables.
+    /// The text with variables replaced by their values.
     fn fill(&self, text: &str) -> String {
         static NAME: LazyLock<Regex> =
             LazyLock::new(|| Regex::new(r"\{([a-zA-Z_]\w*)\}").expect("an expression"));
@@ -161,10 +161,10 @@ impl Course<'_> {
 
     fn request(&self, method: &str, path: &str, step: &Step) -> Result<Request<Bytes>, Broken> {
         let body = self.fill(&step.body);
-        // The client's library takes no such characters; no other client sends them either.
+        // The HTTP library does not accept these characters; no other client sends them either.
         let path = self.fill(path).replace('<', "%3C").replace('>', "%3E");
         let mut request = Request::builder().method(method).uri(path);
-        // A character is a byte, as when the answers were recorded.
+        // Each character is a byte, as when the responses were recorded.
         for (name, value) in &step.headers {
             let bytes: Vec<u8> = self.fill(value).chars().map(latin1).collect();
             request = request.header(name, bytes);
@@ -226,7 +226,7 @@ impl Course<'_> {
             let mut rest = Vec::new();
             while let Some(Ok(frame)) = body.frame().await {
                 rest.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
-                // A refusal is one value on several lines, perhaps; an event is one line.
+                // An error is one value, possibly on several lines; an event is one line.
                 while status == 200
                     && let Some(end) = rest.iter().position(|byte| *byte == b'\n')
                 {
@@ -272,7 +272,7 @@ impl Course<'_> {
     }
 }
 
-/// What is compared of an answer.
+/// The compared parts of a response.
 fn observed(status: Json, headers: &HeaderMap, body: Json) -> Json {
     let texts = |name| {
         headers
@@ -305,7 +305,7 @@ pub fn plain(method: &str, path: &str, body: &str) -> Result<Request<Bytes>, htt
         .body(Bytes::copy_from_slice(body.as_bytes()))
 }
 
-/// The byte of a character; of one that has none, that of `?`.
+/// The Latin-1 byte of a character; `?` if there is none.
 fn latin1(character: char) -> u8 {
     u8::try_from(character).unwrap_or(b'?')
 }

@@ -1,52 +1,52 @@
-//! Scenario files; tests/scenarios/README.md says how they are written.
+//! Parses scenario files; tests/scenarios/README.md describes their format.
 
-/// One scenario: questions that belong together.
+/// A scenario: a sequence of related requests.
 pub struct Scenario {
     pub title: String,
     pub steps: Vec<Step>,
-    /// Paths to delete in the end.
+    /// Paths to delete at the end.
     pub cleanup: Vec<String>,
 }
 
-/// One question, or the next events of a watch.
+/// A request, or the next events of a watch.
 #[derive(Default)]
 pub struct Step {
     pub what: What,
     pub headers: Vec<(String, String)>,
     pub body: String,
-    /// Names of variables, and what of the answer to keep in them.
+    /// Names of variables, and the parts of the response to store in them.
     pub captures: Vec<(String, String)>,
-    /// What of the answer is not compared.
+    /// Parts of the response that are not compared.
     pub ignores: Vec<String>,
-    /// All that is compared; everything where empty.
+    /// The only parts that are compared; everything if empty.
     pub only: Vec<String>,
-    /// Ask again until this of the answer is that.
+    /// Repeat until this part of the response has this value.
     pub until: Option<(String, String)>,
     /// A user and groups to act as.
     pub user: Vec<String>,
-    /// Seconds to wait before.
+    /// Seconds to wait before the request.
     pub sleep: f64,
-    /// Not compared at all.
+    /// Whether the response is not compared at all.
     pub setup: bool,
 }
 
 /// What a step does.
 #[derive(Default)]
 pub enum What {
-    /// No request line was read yet.
+    /// No request line was parsed yet.
     #[default]
     Nothing,
     /// A method and a path.
     Request(String, String),
-    /// A watch of this name begins, at this path.
+    /// Starts a watch with this name, at this path.
     Watch(String, String),
     /// The next events of a watch.
     Events(String, usize),
-    /// A path to delete in the end.
+    /// A path to delete at the end.
     Cleanup(String),
 }
 
-/// Reads a file.
+/// Parses a file.
 pub fn parse(text: &str) -> Vec<Scenario> {
     let mut scenarios: Vec<Scenario> = Vec::new();
     for part in format!("\n{text}").split("\n## ").skip(1) {
@@ -149,7 +149,7 @@ fn step(lines: &[&str]) -> Result<Step, String> {
     }
 }
 
-/// What stands before and after the first space.
+/// The text before and after the first space.
 fn halves(text: &str) -> (&str, &str) {
     let (one, other) = text.split_once(' ').unwrap_or((text, ""));
     (one, other.trim())

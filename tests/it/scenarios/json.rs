@@ -1,4 +1,4 @@
-//! JSON whose members keep their order (numbers for uids are given in it), and expressions into it.
+//! JSON with ordered members (uids are numbered in that order), and path expressions.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -15,7 +15,7 @@ pub enum Json {
     Number(Number),
     Text(String),
     List(Vec<Json>),
-    /// Each name once.
+    /// Names are unique.
     Map(Vec<(String, Json)>),
 }
 
@@ -31,7 +31,7 @@ impl Json {
             .map(|(_, value)| value)
     }
 
-    /// What the expression names: `.a.b[0].c`, `.a[name=x].b`, `.a['b.c/d']`.
+    /// The value at a path: `.a.b[0].c`, `.a[name=x].b`, `.a['b.c/d']`.
     pub fn pick(&self, expression: &str) -> Option<&Json> {
         parts(expression).try_fold(self, |value, part| match (part, value) {
             (Part::Member(name), value) => value.get(name),
@@ -46,7 +46,7 @@ impl Json {
         })
     }
 
-    /// Puts a mark in place of what the expression names, in which `*` is every member or item.
+    /// Replaces the values at a path, in which `*` matches every member or item, with a mark.
     pub fn ignore(&mut self, expression: &str) {
         let parts: Vec<&str> = parts(expression)
             .map(|part| match part {
@@ -103,7 +103,7 @@ fn parts(expression: &str) -> impl Iterator<Item = Part<'_>> {
     })
 }
 
-/// As scenario files write values: texts without quotes, `True`, `False`, and `None` for null.
+/// In the notation of scenario files: strings without quotes, `True`, `False`, and `None` for null.
 impl fmt::Display for Json {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,6 +1,6 @@
-//! What upstream's server was asked and what it answered, asked of ours: tests/scenarios/README.md.
+//! Sends recorded requests to reddwarf and compares the responses with upstream's: tests/scenarios/README.md.
 //!
-//! `SCENARIO=REGEX cargo test --test it TOPIC` asks those of a topic whose titles match.
+//! `SCENARIO=REGEX cargo test --test it TOPIC` runs the scenarios of a topic whose titles match.
 
 mod ask;
 mod file;
@@ -19,19 +19,19 @@ use ask::Asker;
 use file::{Scenario, What};
 use json::Json;
 
-/// The controllers that ran when the answers were recorded.
+/// The controllers that ran during the recording.
 const CONTROLLERS: &str = "--controllers=serviceaccount-controller,namespace-controller,\
     garbage-collector-controller,root-ca-certificate-publisher-controller,clusterrole-aggregation-controller";
 
-/// What is not there yet: a scenario that asks for it is left out.
+/// Features that are not implemented: scenarios that use them are left out.
 const ABSENT: &str = r#"x-kubernetes-validations|validatingadmissionpolic|"Webhook""#;
-/// What has no effect yet, though its objects are served: scenarios of admission that ask for it are about its effect.
+/// Features without effect, although their objects are served: admission scenarios that use them are left out.
 const IDLE: &str = r"mutatingadmissionpolic|webhookconfigurations";
 
-/// Servers that share the scenarios of a topic: some of them wait.
+/// How many servers share the scenarios of a topic, because some scenarios wait.
 const LANES: usize = 2;
 
-/// The most differences shown of a scenario.
+/// The most differences shown for a scenario.
 const SHOWN: usize = 12;
 
 macro_rules! topics {
@@ -122,7 +122,7 @@ async fn topic(topic: &str) {
     assert!(report.is_empty(), "{topic}:\n{}", report.join("\n"));
 }
 
-/// How the answers to each scenario differ from those recorded.
+/// The differences between the responses and the recorded ones, by scenario.
 async fn ask(
     topic: &str,
     scenarios: &[Scenario],
@@ -139,7 +139,8 @@ async fn ask(
     let mut asker = Asker::new(&login);
     let mut out = Vec::new();
     for (index, scenario) in scenarios.iter().enumerate() {
-        // As long as those that were recorded: lengths count in some answers. Never a number to YAML.
+        // Has the same length as the recorded ones, because some responses contain lengths. YAML must not parse it as a
+        // number.
         let token = format!("a{index:06x}f");
         let mut found = Vec::new();
         match asker.run(scenario, &token).await {
@@ -160,7 +161,7 @@ async fn ask(
     out
 }
 
-/// An administrator by a service account's token.
+/// An administrator authenticated by a service account token.
 async fn by_token(server: &Server) -> Login {
     let mut connection = server.admin().connection();
     let accounts = "/api/v1/namespaces/kube-system/serviceaccounts";
@@ -183,7 +184,7 @@ async fn by_token(server: &Server) -> Login {
     server.bearer(&token)
 }
 
-/// A request of some scenario, with words in place of its variables.
+/// A request of a scenario, with variables replaced.
 pub struct Asked {
     pub method: String,
     pub path: String,
@@ -191,7 +192,7 @@ pub struct Asked {
     pub body: String,
 }
 
-/// Everything that is asked by all scenarios.
+/// The requests of all scenarios.
 pub fn requests() -> Vec<Asked> {
     let variable = Regex::new(r"\{([a-zA-Z_]\w*)\}").expect("an expression");
     let fill = |text: &str| {
@@ -230,7 +231,7 @@ fn scenarios(topic: &str) -> Vec<Scenario> {
     file::parse(&std::fs::read_to_string(path).expect("a file of scenarios"))
 }
 
-/// Upstream's answers by title, one a step, without the questions.
+/// Upstream's responses by title, one per step.
 fn recorded(topic: &str) -> HashMap<String, Vec<Json>> {
     let path = directory().join(format!("{topic}.json.gz"));
     let mut text = String::new();
@@ -246,7 +247,7 @@ fn recorded(topic: &str) -> HashMap<String, Vec<Json>> {
     all
 }
 
-/// Topics and titles of the scenarios that are known to be answered otherwise.
+/// Topics and titles of the scenarios with known differences.
 fn known_differences() -> Vec<(String, String)> {
     let text = std::fs::read_to_string(directory().join("known-differences")).expect("the list");
     text.lines()

@@ -1,4 +1,4 @@
-//! Answers made comparable: what differs from run to run is replaced.
+//! Normalizes responses: values that differ from run to run are replaced.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::LazyLock;
@@ -21,21 +21,21 @@ static REVISION: LazyLock<Regex> =
     LazyLock::new(|| regex(r"\b(resource version: |resourceVersion[ =:]+)\d+"));
 static ADDRESS: LazyLock<Regex> = LazyLock::new(|| regex(r"^[0-9a-f]+[.:]"));
 
-/// What the answers of one scenario have been seen to hold.
+/// Values seen in the responses of one scenario.
 pub struct Normal {
-    /// Names made up for the scenario, and what stands for them.
+    /// Names generated for the scenario, and their replacements.
     names: Vec<(String, &'static str)>,
     uids: HashMap<String, String>,
     addresses: HashMap<String, String>,
     ports: HashMap<String, String>,
     /// resourceVersions are replaced by their ranks, so that their order counts.
     versions: BTreeSet<u64>,
-    /// What was added to a generateName.
+    /// Suffixes added to generateName.
     generated: BTreeSet<String>,
 }
 
 impl Normal {
-    /// Nothing seen yet.
+    /// An empty state.
     pub fn new(names: Vec<(String, &'static str)>) -> Self {
         Normal {
             names,
@@ -47,7 +47,7 @@ impl Normal {
         }
     }
 
-    /// Looks for versions and generated names in an answer; `key` is where it stands.
+    /// Collects versions and generated names in a response; `key` is the name of the member.
     pub fn scan(&mut self, value: &Json, key: &str) {
         match value {
             Json::Map(members) => {
@@ -73,7 +73,7 @@ impl Normal {
         }
     }
 
-    /// The answer with its marks.
+    /// The normalized response.
     pub fn value(&mut self, value: &Json, key: &str) -> Json {
         match value {
             Json::Map(members) => Json::Map(
@@ -138,18 +138,18 @@ impl Normal {
     }
 }
 
-/// A resourceVersion that is one of an object or list.
+/// The resourceVersion of an object or list.
 fn revision(text: &str) -> Option<u64> {
     text.parse().ok().filter(|revision| *revision != 0)
 }
 
-/// The mark of a value: the same for the same, numbered by who came first.
+/// The replacement of a value: the same for equal values, numbered by first occurrence.
 fn numbered(known: &mut HashMap<String, String>, kind: &str, value: &str) -> String {
     let next = format!("{kind}{}", known.len() + 1);
     known.entry(value.to_owned()).or_insert(next).clone()
 }
 
-/// How two normal answers differ, a line each.
+/// The differences between two normalized responses, one per line.
 pub fn differences(want: &Json, got: &Json, path: &str, out: &mut Vec<String>) {
     match (want, got) {
         (Json::Map(wants), Json::Map(gots)) => {
