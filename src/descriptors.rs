@@ -20,7 +20,7 @@ pub fn raise() {
         Ok(()) => {
             BEFORE.get_or_init(|| before.current);
         }
-        Err(error) => tracing::debug!(%error, "no more files may be open than before"),
+        Err(error) => tracing::debug!(%error, "cannot raise the limit of open files"),
     }
 }
 

@@ -143,18 +143,18 @@ async fn run_once(
         Ok(()) => {
             tracing::error!(
                 task = name,
-                "a task stopped too early; it is run again in {PAUSE:?}"
+                "a task ended unexpectedly; restarting it in {PAUSE:?}"
             );
         }
         Err(panic) => {
             let panic = message(&*panic);
             match ended {
-                true => tracing::error!(task = name, panic, "a task panicked while it ended"),
+                true => tracing::error!(task = name, panic, "a task panicked during shutdown"),
                 false => {
                     tracing::error!(
                         task = name,
                         panic,
-                        "a task panicked; it is run again in {PAUSE:?}"
+                        "a task panicked; restarting it in {PAUSE:?}"
                     );
                 }
             }

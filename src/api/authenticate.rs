@@ -186,7 +186,7 @@ impl Authentication {
                 None => bad = true,
             },
             Err(why) => {
-                tracing::debug!(why, "a WebSocket's token cannot be read");
+                tracing::debug!(why, "the token of a WebSocket is malformed");
                 bad = true;
             }
         }
@@ -201,7 +201,7 @@ impl Authentication {
         match self.tokens.authenticate(token, audiences, now, warnings) {
             Ok(found) => Some(authenticated(found.user)),
             Err(why) => {
-                tracing::debug!(?why, "a bearer token is not taken");
+                tracing::debug!(?why, "a bearer token was rejected");
                 None
             }
         }
@@ -252,7 +252,7 @@ impl Authentication {
             user: match (self.clients.judge(&peer.certificates, now), &certificate) {
                 (Ok(()), Some(certificate)) => certificate.user(),
                 (Err(why), _) => {
-                    tracing::debug!(%why, "a client certificate is not taken");
+                    tracing::debug!(%why, "a client certificate was rejected");
                     Err(())
                 }
                 (Ok(()), None) => Err(()),

@@ -90,7 +90,7 @@ async fn range(server: &Arc<Server>) {
         } else {
             tracing::warn!(
                 stored = %crate::schema::json::to_string(stored.at("spec").at("cidrs")),
-                "the ServiceCIDR kubernetes is another one than --service-cluster-ip-range asks for"
+                "the ServiceCIDR kubernetes differs from --service-cluster-ip-range"
             );
         }
         return;

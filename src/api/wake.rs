@@ -43,7 +43,7 @@ fn cursors(
             // History was compacted past that revision meanwhile.
             Err(StoreError::Compacted { .. }) => {}
             Err(error) => {
-                tracing::debug!(%error, "changes of the store are not told any more");
+                tracing::debug!(%error, "cannot follow changes of the store any more");
                 return None;
             }
         }

@@ -127,7 +127,7 @@ impl Clients {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {}
             Err(error) => {
-                tracing::warn!(%error, "the storage class of this host's volumes is not made")
+                tracing::warn!(%error, "cannot create the storage class of this host's volumes")
             }
         }
     }

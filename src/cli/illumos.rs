@@ -166,7 +166,7 @@ impl Plan {
                 Ok(supervisor) => supervisor,
                 Err(error) if one == brand => return Err(error),
                 Err(error) => {
-                    tracing::info!(%error, "zones of the brand {} are not offered", one.name());
+                    tracing::info!(%error, "zones of the brand {} are not supported here", one.name());
                     continue;
                 }
             };
@@ -181,7 +181,7 @@ impl Plan {
             flags.physical_nic = match tools.run(&route).await {
                 Ok(output) => parse::default_link(&output.stdout),
                 Err(failure) => {
-                    tracing::warn!(%failure, "pods reach this host only: name the link that leads out with --physical-nic");
+                    tracing::warn!(%failure, "pods can only reach this host: name its external link with --physical-nic");
                     None
                 }
             };

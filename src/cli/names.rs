@@ -51,7 +51,7 @@ impl NameFlags {
         }
         let Some(own) = own else {
             tracing::warn!(
-                "pods do not know the names of services: this host has no address on their network; name a server with --cluster-dns"
+                "pods cannot resolve the names of services: this host has no address on their network; name a server with --cluster-dns"
             );
             return (Vec::new(), None);
         };
@@ -74,7 +74,7 @@ impl NameFlags {
                     _ => "name another server with --cluster-dns",
                 };
                 tracing::warn!(
-                    "pods do not know the names of services: cannot listen at {at} (UDP and TCP): {error}; {remedy}"
+                    "pods cannot resolve the names of services: cannot listen at {at} (UDP and TCP): {error}; {remedy}"
                 );
                 (Vec::new(), None)
             }

@@ -101,7 +101,7 @@ impl RealHost {
         let tells = ranges::check(cluster.observer.clone(), node, &cidr).await;
         let tells = tells.map_err(AgentError::Host)?;
         if let Err(error) = self.images.sweep().await {
-            tracing::warn!(%error, "what was left of images cannot be removed");
+            tracing::warn!(%error, "cannot remove unfinished images");
         }
         let (cluster_dns, names) = self.names.serve(self.address, &cluster).await;
         let logs = match &self.homes {
@@ -271,7 +271,7 @@ impl Node {
                 }
             };
             if unfit.as_ref().is_none_or(|(known, _)| *known != error) {
-                tracing::error!(node = name, "the node does not run: {error}");
+                tracing::error!(node = name, "the node cannot run: {error}");
                 if let Some((_, telling)) = unfit.take() {
                     telling.end().await;
                 }

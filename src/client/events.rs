@@ -177,7 +177,7 @@ fn writer(ends: CancellationToken) -> mpsc::Sender<Written> {
                 Written::Report(entry) => series::write(entry).await,
             };
             if let Err(error) = written {
-                tracing::debug!(%error, "an event is not written");
+                tracing::debug!(%error, "cannot write an event");
             }
         }
     });
@@ -258,7 +258,7 @@ impl Recorder {
     fn send(&self, what: What, reason: &str) {
         let client = self.client.clone();
         if self.under_way.try_send(Told { client, what }).is_err() {
-            tracing::debug!(reason, "an event is dropped: too many are under way");
+            tracing::debug!(reason, "dropping an event: too many are pending");
         }
     }
 }

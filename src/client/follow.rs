@@ -207,9 +207,9 @@ pub async fn record<K: Resource, I: Eq + Hash>(
             Ok(Event::UpTo(version)) => told(up_to(&version)),
             // A warning, because callers that wait for it do nothing meanwhile.
             Err(error) if !error.is_usual() => {
-                tracing::warn!(kind, %error, "a watch broke and is begun again");
+                tracing::warn!(kind, %error, "a watch was interrupted; it resumes");
             }
-            Err(error) => tracing::debug!(kind, %error, "a watch broke and is begun again"),
+            Err(error) => tracing::debug!(kind, %error, "a watch was interrupted; it resumes"),
         }
     }
 }

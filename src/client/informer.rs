@@ -141,7 +141,10 @@ impl<P> Handler<P> {
     fn tell(&self, change: Change<'_, P>) {
         let key = change.key;
         if catch_unwind(AssertUnwindSafe(|| (self.tell)(change))).is_err() {
-            tracing::error!(?key, "what follows changes broke at one");
+            tracing::error!(
+                ?key,
+                "an event handler panicked; its controller run is restarted"
+            );
             if let Some(run) = &self.run {
                 run.cancel();
             }
@@ -482,7 +485,7 @@ impl Informers {
                 let filling = filled.follow(follow(api, P::FIELDS));
                 // Without this nobody would notice that a cache no longer changes.
                 let _ = AssertUnwindSafe(filling).catch_unwind().await;
-                tracing::error!(kind = %P::kind(&()), "a watch ended by itself and is begun again");
+                tracing::error!(kind = %P::kind(&()), "a watch task ended unexpectedly; restarting it");
                 tokio::time::sleep(PAUSE).await;
             }
         };

@@ -215,7 +215,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
                     }
                     Ok(Next::Retry) => self.retry(key),
                     Err(error) => {
-                        tracing::warn!(?key, %error, "will be tried again");
+                        tracing::warn!(?key, %error, "a key failed; retrying");
                         self.retry(key);
                     }
                 }

@@ -88,7 +88,7 @@ enum Unfinished {
 /// Runs the controller.
 pub async fn run(context: Context) {
     if context.settings.tokens.is_none() {
-        tracing::info!("secrets get no tokens: there is no key to sign them with");
+        tracing::info!("secrets get no tokens: there is no signing key");
         return context.ends.cancelled().await;
     }
     let queue = Arc::new(Queue::<Work>::new());

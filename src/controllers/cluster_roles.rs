@@ -86,7 +86,7 @@ async fn gather(api: &Api<ClusterRole>) -> Result<(), kube::Error> {
             Ok(Some(rules)) => rules,
             Ok(None) => continue,
             Err(error) => {
-                tracing::warn!(name, %error, "rules of a cluster role cannot be gathered");
+                tracing::warn!(name, %error, "cannot aggregate the rules of a cluster role");
                 continue;
             }
         };
@@ -101,7 +101,7 @@ async fn gather(api: &Api<ClusterRole>) -> Result<(), kube::Error> {
         }
         let params = PatchParams::apply(MANAGER).force();
         if let Err(error) = api.patch(name, &params, &Patch::Apply(body)).await {
-            tracing::warn!(name, %error, "rules of a cluster role cannot be written");
+            tracing::warn!(name, %error, "cannot update the rules of a cluster role");
             refused = refused.and(Err(error));
         }
     }

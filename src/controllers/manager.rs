@@ -77,7 +77,7 @@ impl Manager {
             self.informers.ended().await;
         };
         if tokio::time::timeout(LONGEST_END, ended).await.is_err() {
-            tracing::error!("controllers do not end and are left behind");
+            tracing::error!("controllers did not end in time");
         }
     }
 }

@@ -51,7 +51,9 @@ pub async fn run(context: Context) {
                     gone.insert(name);
                 }
                 Ok(Some(_)) => {}
-                Err(error) => tracing::warn!(node = name, %error, "cannot tell whether it is gone"),
+                Err(error) => {
+                    tracing::warn!(node = name, %error, "cannot check whether the node is gone")
+                }
             }
         }
         let doomed = doomed(&pods, &known, &gone, KEPT);
@@ -59,7 +61,7 @@ pub async fn run(context: Context) {
         stream::iter(doomed)
             .for_each_concurrent(AT_ONCE, |(pod, is_orphan)| async move {
                 if let Err(error) = end(client, &pod, is_orphan).await {
-                    tracing::warn!(pod = pod.name_any(), %error, "cannot be ended");
+                    tracing::warn!(pod = pod.name_any(), %error, "cannot delete the pod");
                 }
             })
             .await;

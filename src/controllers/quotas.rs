@@ -339,7 +339,7 @@ async fn watch(context: &Context, quotas: &Arc<Quotas>, changed: &Notify) {
                     });
                 }
             }
-            Err(error) => tracing::warn!(%error, "resources cannot be discovered for quotas"),
+            Err(error) => tracing::warn!(%error, "discovery failed for quotas; retrying"),
         }
         let wait = async {
             if failed {

@@ -230,7 +230,7 @@ impl EtherstubConfig {
                     object,
                     address,
                     wanted,
-                    "this host's address on the pods' network changes"
+                    "changing this host's address on the pods' network"
                 );
                 commands.push(ipadm(["delete-addr", &object]));
                 commands.push(ipadm([

@@ -243,8 +243,8 @@ impl Agent {
                     Some(Ok(event)) => self.take(event, &ended),
                     Some(Err(error)) => {
                         match error.is_usual() {
-                            true => tracing::debug!(%error, node, "the watch of pods broke; it begins again"),
-                            false => tracing::warn!(%error, node, "the watch of pods broke; it begins again"),
+                            true => tracing::debug!(%error, node, "the watch of pods was interrupted; it resumes"),
+                            false => tracing::warn!(%error, node, "the watch of pods was interrupted; it resumes"),
                         }
                     }
                     None => return,
@@ -374,7 +374,7 @@ async fn remove_orphans(shared: Arc<Shared>, pods: Pods, known: HashSet<String>)
     loop {
         let mut failed = false;
         let mut note = |what: &str, error: String| {
-            tracing::warn!(error, "{what}; it is tried again");
+            tracing::warn!(error, "{what}; retrying");
             failed = true;
         };
         let mut gone: BTreeSet<String> = BTreeSet::new();

@@ -33,9 +33,9 @@ impl Attempts {
         match self.news(failure) {
             News::Fails => {
                 let error = self.failure.as_deref();
-                tracing::warn!(error, "{}; it is tried again", self.what);
+                tracing::warn!(error, "{}; retrying", self.what);
             }
-            News::Recovered => tracing::info!("over: {}", self.what),
+            News::Recovered => tracing::info!("resolved: {}", self.what),
             News::Nothing => {}
         }
     }

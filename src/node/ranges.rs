@@ -72,7 +72,7 @@ pub async fn check(client: kube::Client, node: &str, cidr: &str) -> Result<bool,
     match tokio::time::timeout(PATIENCE, nodes.list(&whole)).await {
         Ok(Ok(all)) => judge(&all.items, node, cidr),
         Ok(Err(error)) => {
-            tracing::debug!(%error, "other nodes' ranges of addresses are not known");
+            tracing::debug!(%error, "the pod ranges of other nodes are unknown");
             Ok(true)
         }
         Err(_) => Ok(true),

@@ -135,7 +135,7 @@ async fn tell(api: Api<Pod>, mut offers: watch::Receiver<Offer>, settles: watch:
                 Err(error) => {
                     // Pods run on without the API server; the newest status is reported when it is back.
                     let uid = pod.metadata.uid.as_deref();
-                    tracing::debug!(%error, pod = uid, "a status is not taken");
+                    tracing::debug!(%error, pod = uid, "a pod status could not be reported");
                     let refused = is_refused(&error);
                     wait = match refused {
                         true => (wait * 2).min(REFUSED),

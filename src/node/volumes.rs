@@ -161,7 +161,7 @@ impl Volumes {
                 Some(Ok(_)) => {}
                 Some(Err(error)) => tracing::warn!(
                     %error,
-                    "persistent volumes cannot be watched: none is removed or grows; bind this node's user to the cluster role system:controller:persistent-volume-binder"
+                    "persistent volumes cannot be watched, so none is removed or expanded; bind this node's user to the cluster role system:controller:persistent-volume-binder"
                 ),
                 None => return,
             }
@@ -177,7 +177,7 @@ impl Volumes {
     ) {
         failed.remove(&name);
         if let Err(error) = self.look(&volume).await {
-            tracing::warn!(volume = name, %error, "what a persistent volume needs cannot be done");
+            tracing::warn!(volume = name, %error, "cannot remove or expand a persistent volume");
             failed.insert(name, volume);
         }
     }

@@ -145,7 +145,7 @@ pub fn stored(entry: &Entry) -> Value {
     match json::parse(&entry.record.body) {
         Ok(parsed) => parsed.value,
         Err(error) => {
-            tracing::error!(key = &*entry.key, rev = entry.rev, %error, "a stored object cannot be read");
+            tracing::error!(key = &*entry.key, rev = entry.rev, %error, "a stored object cannot be decoded");
             Value::Null
         }
     }

@@ -10,10 +10,10 @@ pub async fn repair_allocations(cluster: &Cluster) {
     for change in services::repairs(cluster) {
         let key = change.key.clone();
         match cluster.store.commit(vec![change]).await {
-            Ok(_) => tracing::info!(%key, "what services have taken is put right"),
+            Ok(_) => tracing::info!(%key, "repairing allocations of service addresses and ports"),
             Err(StoreError::Conflict { .. } | StoreError::Closed) => {}
             Err(error) => {
-                tracing::warn!(%key, %error, "what services have taken cannot be put right");
+                tracing::warn!(%key, %error, "cannot repair allocations of service addresses and ports");
             }
         }
     }

@@ -196,7 +196,7 @@ impl Link {
                 }
             }
             Err(error) => {
-                tracing::warn!(zone = self.name, %error, "a supervisor is not understood")
+                tracing::warn!(zone = self.name, %error, "a message of a supervisor cannot be decoded")
             }
         }
     }
@@ -234,7 +234,7 @@ impl Link {
             {
                 tracing::warn!(
                     zone = self.name, kind, %error,
-                    "a supervisor sends what is not understood; is it of another version?"
+                    "a supervisor sends messages that cannot be decoded; it may have another version"
                 );
             }
         }

@@ -273,7 +273,7 @@ pub(super) fn records<T: DeserializeOwned>(directory: &Path) -> io::Result<Vec<T
         match record {
             Ok(record) => all.push(record),
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "a zone cannot be read; it is left alone");
+                tracing::warn!(path = %path.display(), %error, "the record of a zone cannot be read; leaving it alone");
             }
         }
     }

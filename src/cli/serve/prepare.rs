@@ -219,7 +219,7 @@ fn advertised(bound: IpAddr) -> IpAddr {
     let towards = Ipv4Addr::new(192, 0, 2, 1);
     crate::net::own_address(towards).unwrap_or_else(|| {
         tracing::warn!(
-            "this machine has no address towards others, so the service kubernetes leads nowhere; name one with --advertise-address"
+            "this machine has no external address, so the service kubernetes has no endpoint; set one with --advertise-address"
         );
         IpAddr::V4(Ipv4Addr::LOCALHOST)
     })

@@ -139,7 +139,7 @@ impl Running {
 impl Listening {
     /// Shuts everything down; running requests may finish.
     pub(super) async fn end(self) {
-        tracing::info!("ending: no new connections, requests under way may finish");
+        tracing::info!("shutting down: accepting no new connections, running requests may finish");
         self.manager.stop().await;
         self.tasks.end().await;
         self.store.close().await;

@@ -101,10 +101,10 @@ impl Controller {
         {
             let why = text(&error);
             self.warn(&autoscaler, "FailedUpdateStatus", why.clone());
-            tracing::warn!(autoscaler = %key.name, error = why, "cannot write the status");
+            tracing::warn!(autoscaler = %key.name, error = why, "cannot update the status of an autoscaler");
         }
         if let Err(error) = done {
-            tracing::debug!(namespace = %key.namespace, autoscaler = %key.name, error, "not scaled");
+            tracing::debug!(namespace = %key.namespace, autoscaler = %key.name, error, "an autoscaler did not scale");
         }
         Ok(Next::After(PERIOD))
     }

@@ -104,7 +104,7 @@ fn written<T>(result: Result<T, kube::Error>) -> Result<Next, Unfinished> {
 /// Runs the signing controller.
 pub async fn signing(context: Context) {
     let Some(pki) = context.settings.pki.clone() else {
-        tracing::info!("nobody signs requests for certificates: there is no authority");
+        tracing::info!("certificate signing requests are not signed: there is no authority");
         return context.ends.cancelled().await;
     };
     let longest = context.settings.signing_seconds;
@@ -251,7 +251,7 @@ async fn sweep<P: Cached, K>(
             };
             match api(&key.namespace).delete(&key.name, &params).await {
                 Err(error) if !is_not_found(&error) && !is_conflict(&error) => {
-                    tracing::warn!(name = %key.name, %error, "an old request for a certificate cannot be deleted");
+                    tracing::warn!(name = %key.name, %error, "an old certificate signing request cannot be deleted");
                 }
                 _ => {}
             }

@@ -260,7 +260,7 @@ impl Controller {
                     .await;
             }
             Err(problem) => {
-                tracing::debug!(name, %problem, "the status of a deployment is not written")
+                tracing::debug!(name, %problem, "cannot update the status of a deployment")
             }
         }
         Err(error)

@@ -81,7 +81,7 @@ pub async fn keep(shared: &Arc<Shared>) {
                     never = tasks.broken() => match never {},
                     () = tokio::time::sleep(PATIENCE) => {
                         // A resource that can never be watched must not stop all garbage collection.
-                        tracing::warn!("garbage collection begins before all resources were read");
+                        tracing::warn!("garbage collection begins before all resources were listed");
                     }
                     // A resource that is no longer served would never deliver its list.
                     () = changed.notified() => {
@@ -94,7 +94,7 @@ pub async fn keep(shared: &Arc<Shared>) {
                 None
             }
             Err(error) => {
-                tracing::warn!(%error, "resources cannot be discovered for garbage collection");
+                tracing::warn!(%error, "discovery failed for garbage collection; retrying");
                 Some(AGAIN)
             }
         };

@@ -55,7 +55,7 @@ fn api_error<'a>(
 pub fn patient(result: Result<Next, GarbageError>) -> Result<Next, GarbageError> {
     match result {
         Err(error @ GarbageError::Unknown { .. }) => {
-            tracing::debug!(%error, "an object cannot be judged yet");
+            tracing::debug!(%error, "cannot check an object's owners yet");
             Ok(Next::Retry)
         }
         other => other,

@@ -94,7 +94,9 @@ async fn end(context: &Context, name: &str) -> Result<Next, Unfinished> {
         {
             Ok(changed) => namespace = changed,
             // Conditions only inform people: failing to write them delays nothing.
-            Err(error) => tracing::debug!(name, %error, "conditions of a namespace are not told"),
+            Err(error) => {
+                tracing::debug!(name, %error, "cannot update the conditions of a namespace")
+            }
         }
     }
     let failures = findings.discovery.iter().chain(&findings.failures);

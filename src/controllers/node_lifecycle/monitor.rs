@@ -106,7 +106,11 @@ impl<'a> Monitor<'a> {
             Ok(true) => {}
             Ok(false) => self.zones.wait(&zone_of(&node), name, Instant::now()),
             Err(error) => {
-                tracing::warn!(node = name, error = text(&error), "cannot be tainted yet");
+                tracing::warn!(
+                    node = name,
+                    error = text(&error),
+                    "cannot taint the node yet; retrying"
+                );
                 self.zones.wait(&zone_of(&node), name, Instant::now());
             }
         }
@@ -178,7 +182,7 @@ impl<'a> Monitor<'a> {
         match self.zones.observe(&zones, Instant::now()) {
             Turn::None => {}
             Turn::Lost => {
-                tracing::warn!("no node is ready: no pods are ended for that");
+                tracing::warn!("no node is ready: evictions are suspended");
                 for found in &heard {
                     self.untaint(&found.node).await;
                 }
@@ -243,7 +247,7 @@ impl<'a> Monitor<'a> {
                 tracing::warn!(
                     node = name,
                     error = text(&error),
-                    "cannot be called silent yet"
+                    "cannot set the conditions of the silent node yet; retrying"
                 );
                 None
             }
@@ -310,7 +314,11 @@ impl<'a> Monitor<'a> {
             |node: &Node| evicting(node, ready, Timestamp::now()).map(|(taints, _)| taints);
         if let Err(error) = swap_taints(client, node, wanted).await {
             let node = node.name_any();
-            tracing::warn!(node, error = text(&error), "taints are tried again later");
+            tracing::warn!(
+                node,
+                error = text(&error),
+                "cannot update the node's taints; retrying"
+            );
         }
     }
 
@@ -338,7 +346,7 @@ impl<'a> Monitor<'a> {
                     node = name,
                     pod,
                     error = text(&error),
-                    "cannot be marked yet"
+                    "cannot mark the pod as not ready yet; retrying"
                 );
                 is_done = false;
             }

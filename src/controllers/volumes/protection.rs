@@ -233,7 +233,7 @@ impl Claims {
                 Ok(Next::Done) => continue,
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::warn!(%namespace, %name, %error, "a claim will be looked at again");
+                    tracing::warn!(%namespace, %name, %error, "cannot update a claim; retrying");
                 }
             }
             self.waiting.put(&namespace, name);

@@ -212,11 +212,11 @@ impl Forwarder {
                         }
                     }
                     Ok(Err(error)) => {
-                        tracing::debug!(%server, %error, "a name server cannot be asked");
+                        tracing::debug!(%server, %error, "a query to a name server failed");
                         self.silent.lock().did_not_answer(server, Instant::now());
                     }
                     Err(_) => {
-                        tracing::debug!(%server, "a name server does not answer");
+                        tracing::debug!(%server, "a name server does not respond");
                         self.silent.lock().did_not_answer(server, Instant::now());
                         silent.push(server);
                     }

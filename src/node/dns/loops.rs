@@ -43,7 +43,7 @@ impl Loops {
     pub(super) fn end(&self) -> bool {
         let mut state = self.0.lock();
         for server in state.shunned.difference(&state.turned) {
-            tracing::info!(%server, "a name server asks this node no more: it is asked again");
+            tracing::info!(%server, "a name server no longer forwards to this node: it is used again");
         }
         state.shunned = state.turned.clone();
         !state.shunned.is_empty()
@@ -58,7 +58,7 @@ impl Loops {
         state.turned.insert(server);
         if state.shunned.insert(server) {
             tracing::warn!(
-                "names of the world are not asked of {server}, which /etc/resolv.conf names: it asks this node in turn; let it ask another server than that of the pods"
+                "the name server {server} in /etc/resolv.conf is not used, because it forwards to this node; configure it to use another server than that of the pods"
             );
         }
         true

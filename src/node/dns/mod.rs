@@ -242,7 +242,7 @@ impl Shared {
             connections.spawn(async move {
                 let _held = (place, seat);
                 if let Err(error) = shared.converse(stream, from.ip()).await {
-                    tracing::debug!(%error, "a connection of a client of the name server ends");
+                    tracing::debug!(%error, "a client's connection to the name server ended");
                 }
             });
         }

@@ -142,7 +142,10 @@ impl Host {
             if freed >= wanted {
                 break;
             }
-            tracing::info!(image = image.id, "an image that nobody uses makes room");
+            tracing::info!(
+                image = image.id,
+                "removing an unused image to free disk space"
+            );
             match self.images.remove(&image.id).await {
                 // Others may be removed all the same. Storage knows that a container uses an image even while its zone
                 // is unreachable.

@@ -405,7 +405,7 @@ impl Supplies for Host {
             match blocking(move || images.list()).await {
                 Ok(list) => images::told(list),
                 Err(error) => {
-                    tracing::warn!(%error, "the node's status names no images: they cannot be listed");
+                    tracing::warn!(%error, "cannot list images; the node's status has none");
                     Vec::new()
                 }
             }

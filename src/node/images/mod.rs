@@ -294,7 +294,7 @@ impl Images {
             };
             if !images.iter().any(of) {
                 match self.engine.remove_layer(&layer).await {
-                    Ok(()) => tracing::info!(layer, "a layer of no image is removed"),
+                    Ok(()) => tracing::info!(layer, "removing a layer that belongs to no image"),
                     Err(StorageError::Refused { .. }) => {}
                     Err(error) => return Err(error.into()),
                 }

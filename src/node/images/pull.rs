@@ -416,7 +416,7 @@ impl Drop for Scratch {
         let remove = move || {
             if let Err(error) = crate::storage::remove_tree(&path) {
                 let path = path.display();
-                tracing::warn!(%path, %error, "what was fetched of an image stays until the agent starts again");
+                tracing::warn!(%path, %error, "cannot remove the temporary files of a pull; they stay until the agent restarts");
             }
         };
         // Deleting many or large files takes long: not on a thread of the runtime.

@@ -144,7 +144,7 @@ impl Reviews {
         // Failures to reach the API server are not cached.
         let answer = api.create(&PostParams::default(), &review).await;
         let answer = answer
-            .inspect_err(|error| tracing::debug!(%error, "a token cannot be reviewed"))
+            .inspect_err(|error| tracing::debug!(%error, "a token review failed"))
             .ok()?;
         let status = answer.status.unwrap_or_default();
         let user = status.user.filter(|_| status.authenticated == Some(true));
@@ -181,7 +181,7 @@ impl Reviews {
                 allowed
             }
             Err(error) => {
-                tracing::debug!(%error, "a permission cannot be reviewed");
+                tracing::debug!(%error, "an access review failed");
                 false
             }
         }

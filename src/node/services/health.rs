@@ -76,7 +76,7 @@ impl Ports {
                     } = asked;
                     tracing::warn!(
                         %error,
-                        "load balancers are not told of service {namespace}/{name}: cannot listen at its healthCheckNodePort {number}"
+                        "no health check for service {namespace}/{name}: cannot listen at its healthCheckNodePort {number}"
                     );
                 }
             }
@@ -122,7 +122,7 @@ pub(super) async fn listen(
                 .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), answers);
             if let Err(error) = served.await {
-                tracing::debug!(%error, "a load balancer asked and did not listen");
+                tracing::debug!(%error, "the connection of a load balancer's health check broke");
             }
         });
     }

@@ -111,10 +111,7 @@ async fn follow(
                 }
             }
             Err(error) => {
-                tracing::warn!(
-                    error,
-                    "services are not led to their pods; it is tried again"
-                );
+                tracing::warn!(error, "cannot update the rules of services; retrying");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(AGAIN[1]);
             }

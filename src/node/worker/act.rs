@@ -77,7 +77,7 @@ impl Worker {
         tracing::warn!(
             pod = self.uid,
             error = failure.text,
-            "a step of a pod failed; it is repeated"
+            "a step of a pod failed; retrying"
         );
         let known = self
             .failed
@@ -106,7 +106,7 @@ impl Worker {
         tracing::warn!(
             pod = self.uid,
             error,
-            "a pod's zone cannot be seen; it is tried again"
+            "the state of a pod's zone cannot be read; retrying"
         );
         let at = later(Timestamp::now(), wait_after(self.failures));
         self.retry = Some(at);

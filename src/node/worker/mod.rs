@@ -259,7 +259,7 @@ pub fn start(
             Err(_) => {
                 tracing::error!(
                     pod = uid,
-                    "the worker of a pod broke; another one takes over in {BROKEN:?}"
+                    "the worker of a pod panicked; starting another one in {BROKEN:?}"
                 );
                 tokio::time::sleep(BROKEN).await;
                 Ended::Broke(uid)

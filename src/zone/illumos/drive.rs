@@ -167,7 +167,7 @@ impl Inner {
                     }
                 }
                 Err(failure) => {
-                    tracing::debug!(zone = %home.layout.zone, %failure, step = step.what, "a step failed");
+                    tracing::debug!(zone = %home.layout.zone, %failure, step = step.what, "a step of a zone failed");
                     left -= 1;
                     if let Some(owner) = step.command.as_ref().and_then(|one| one.owner.as_deref())
                     {

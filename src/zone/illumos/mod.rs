@@ -242,7 +242,7 @@ impl IllumosRuntime {
             match inner.home(record) {
                 Ok(home) => homes.push(home),
                 Err(error) => {
-                    tracing::warn!(zone = %name, %error, "a zone is not one of this host any more; it is left alone");
+                    tracing::warn!(zone = %name, %error, "the record of a zone does not fit this host any more; leaving it alone");
                 }
             }
         }
@@ -270,7 +270,7 @@ impl IllumosRuntime {
         }
         inner.sweep().await;
         if let Err(error) = inner.rules.begin(led).await {
-            tracing::warn!(%error, "pods have no way out and host ports do not work; it is tried again");
+            tracing::warn!(%error, "pods cannot reach other networks and host ports do not work; retrying");
         }
         let (watched, stirred) = (Arc::downgrade(&inner), inner.stirred.clone());
         let look = inner.patience.look;

@@ -104,7 +104,7 @@ impl Rules {
             return;
         };
         if let Err(error) = self.make(&wanted, &former).await {
-            tracing::warn!(%zone, %error, "ports of the host may lead still where the zone was: its address may be another pod's now");
+            tracing::warn!(%zone, %error, "cannot remove the host ports of a zone; they may lead to another pod that gets its address");
         }
     }
 

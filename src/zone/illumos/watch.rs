@@ -43,12 +43,12 @@ impl Inner {
         let labels = match self.mark(&zone).await {
             Ok(Some(labels)) => labels,
             Ok(None) => {
-                tracing::warn!(%zone, "this zone has a name of ours and not our mark; it is left alone");
+                tracing::warn!(%zone, "a zone has a name like ours but not our mark; leaving it alone");
                 self.strangers.lock().insert(row.name);
                 return;
             }
             Err(failure) => {
-                tracing::warn!(%zone, %failure, "it cannot be told whose this zone is; it is left alone");
+                tracing::warn!(%zone, %failure, "cannot read the mark of a zone; leaving it alone");
                 return;
             }
         };
@@ -91,7 +91,9 @@ impl Inner {
                 // It is in a zone that is removed later: it is found again when the agent starts.
                 Ok(_) => {}
                 Err(failure) if matches!(failure.class, Class::Busy | Class::NotFound) => {}
-                Err(failure) => tracing::warn!(%failure, "a link of no zone is not removed"),
+                Err(failure) => {
+                    tracing::warn!(%failure, "cannot remove a link that belongs to no zone")
+                }
             }
         }
     }
@@ -144,9 +146,9 @@ impl Inner {
                 return;
             }
             let zone = &home.layout.zone;
-            tracing::warn!(%zone, "{why}: it is halted, to be booted again");
+            tracing::warn!(%zone, "{why}: halting the zone, to boot it again");
             if let Err(error) = self.reach("halt", home, Goal::Halted).await {
-                tracing::warn!(%error, "it cannot be halted");
+                tracing::warn!(%error, "the zone cannot be halted");
             }
             home.known.lock().still = None;
             home.link.close();
@@ -158,7 +160,7 @@ impl Inner {
             && let Some(boot) = boot
             && let Err(failure) = self.settle_in(home, boot).await
         {
-            tracing::warn!(zone = %home.layout.zone, %failure, "its link is not protected further, or it has not the limits that it is to have; tried again");
+            tracing::warn!(zone = %home.layout.zone, %failure, "cannot set the link protection or limits of a zone; retrying");
         }
     }
 

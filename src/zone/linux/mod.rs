@@ -172,7 +172,7 @@ impl Linux {
             }
             let inner = self.0.clone();
             if let Err(error) = crate::blocking::blocking(move || inner.mend_network()).await {
-                tracing::warn!(error, "the rules of the pods' network cannot be looked at");
+                tracing::warn!(error, "cannot check the rules of the pods' network");
             }
         }
     }
@@ -197,7 +197,9 @@ impl Inner {
         if self.network.is_whole(specs)? {
             return Ok(());
         }
-        tracing::warn!("somebody took away rules of the pods' network; they are made again");
+        tracing::warn!(
+            "rules of the pods' network were removed by somebody else; adding them again"
+        );
         self.network.prepare()?;
         for home in running {
             // A zone that ends meanwhile removes its own rules.

@@ -529,7 +529,7 @@ add set {bridge} {LINKS} {{ type ifname; }}
         self.ruleset.change(&script)?;
         let flows = Fronts::of_host(elements.iter().flat_map(Element::flows));
         if let Err(error) = conntrack::forget_stale(&flows) {
-            tracing::debug!(%error, "flows to a port of the host may go elsewhere for a while");
+            tracing::debug!(%error, "cannot delete flows to a host port; they may go to the wrong pod for a while");
         }
         Ok(())
     }

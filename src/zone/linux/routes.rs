@@ -70,12 +70,12 @@ fn lead(peers: &[Peer], mark: Mark) -> Result<Vec<Lack>, String> {
         kernel
             .remove(route)
             .map_err(|error| format!("the route to {} cannot be removed: {error}", route.range))?;
-        tracing::info!(range = %route.range, "the route to a node that is gone was removed");
+        tracing::info!(range = %route.range, "removed the route to a node that is gone");
     }
     for (peer, route) in &plan.make {
         match kernel.make(route) {
             Ok(()) => {
-                tracing::info!(node = peer.node, range = %peer.range, address = %peer.address, "pods of a node are reached by a route");
+                tracing::info!(node = peer.node, range = %peer.range, address = %peer.address, "added a route to the pods of a node");
             }
             Err(error) => lacks.push(lack(peer, Why::Refused(error.to_string()))),
         }

@@ -124,7 +124,7 @@ impl State {
         }
         match conntrack::forget_stale(&fronts) {
             Ok(count) => {
-                tracing::debug!(count, "flows to endpoints that are gone were ended");
+                tracing::debug!(count, "deleted flows to removed endpoints");
                 self.judged = Some(fronts);
             }
             // Retried with the next check.
@@ -132,7 +132,7 @@ impl State {
                 self.is_blind = true;
                 tracing::warn!(
                     %error,
-                    "clients of UDP services may go on to ask endpoints that are gone: the kernel does not tell its flows; use one with CONFIG_NF_CT_NETLINK"
+                    "clients of UDP services may keep using removed endpoints, because the kernel does not report its flows; use one with CONFIG_NF_CT_NETLINK"
                 );
             }
             Err(_) => {}
@@ -172,7 +172,9 @@ impl State {
                 };
                 if !is_whole {
                     if known.is_some() {
-                        tracing::warn!("somebody took away rules of services; they are made again");
+                        tracing::warn!(
+                            "rules of services were removed by somebody else; adding them again"
+                        );
                     }
                     let before = self.make(shown, &rules)?;
                     self.rest.clear();
@@ -214,7 +216,7 @@ impl State {
         match self.ruleset.change(&script) {
             Ok(()) => self.rest.retain(|_, since| !is_due(since)),
             Err(error) => {
-                tracing::debug!(error, "chains that nothing leads to stay");
+                tracing::debug!(error, "cannot remove unused chains yet");
                 self.rest
                     .values_mut()
                     .filter(|since| is_due(since))
