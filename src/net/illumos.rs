@@ -11,9 +11,9 @@ use crate::illumos::{Command, Tool, Tools};
 pub struct EtherstubConfig {
     /// The etherstub.
     pub etherstub: String,
-    /// The host's own address on it: the zones' default router.
+    /// The host's address on it: the zones' default router.
     pub gateway: Ipv4Addr,
-    /// Bits of the network's prefix.
+    /// The prefix length of the network.
     pub prefix_len: u8,
     /// The network, `10.244.0.0/24`.
     pub cidr: String,
@@ -26,11 +26,11 @@ pub struct EtherstubConfig {
 pub struct DirectNicConfig {
     /// The link under the VNICs.
     pub link: String,
-    /// The VLAN that their frames carry, if any.
+    /// The VLAN id of their frames, if any.
     pub vlan: Option<u16>,
     /// The network's router.
     pub gateway: Ipv4Addr,
-    /// Bits of the network's prefix.
+    /// The prefix length of the network.
     pub prefix_len: u8,
 }
 
@@ -53,8 +53,8 @@ const LEAST: u64 = 1200;
 /// How connections of zones are mapped to ports of the host.
 const PORTS: &str = "portmap tcp/udp 1025:65000";
 
-/// Whether this is the name of a link (`dladm_valid_linkname`): 1 to 31 of letters, digits, `_` and `.`; no digit
-/// first; a number last, without leading zeros.
+/// Whether a link name is valid (`dladm_valid_linkname`): 1 to 31 of letters, digits, `_` and `.`; not beginning with a
+/// digit; ending in a number without leading zeros.
 pub fn is_link_name(name: &str) -> bool {
     let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
     let number = &name[name.len() - digits..];
@@ -75,7 +75,7 @@ impl NetworkConfig {
             NetworkConfig::Direct(config) => &config.link,
         }
     }
-    /// The VLAN of zones' frames; 0 means none.
+    /// The VLAN id of zones' frames; 0 means none.
     pub fn vlan(&self) -> u16 {
         match self {
             NetworkConfig::Etherstub(_) => 0,
@@ -278,7 +278,7 @@ pub struct Vnic {
     pub mac: String,
     /// The link under it.
     pub over: String,
-    /// Its VLAN; 0 means none.
+    /// Its VLAN id; 0 means none.
     pub vlan: u16,
     /// Its maximum bandwidth, in bit/s.
     pub bandwidth: Option<u64>,

@@ -1,4 +1,4 @@
-//! The pool of pod addresses, kept in a redb file so that nothing is given twice or lost by a crash.
+//! The pool of pod addresses, kept in a redb file so that a crash neither loses leases nor assigns one twice.
 //!
 //! An owner has at most one lease. Allocating again returns the same lease; releasing twice is not an error. The
 //! network address, the broadcast address and the gateway's (the first host address, unless the network has another
@@ -16,7 +16,7 @@ use redb::{Builder, Database, ReadableDatabase as _, ReadableTable as _, TableDe
 use super::{link_name, mac_address};
 use crate::blocking::patiently;
 
-/// Owner to address.
+/// Maps owners to addresses.
 const LEASES: TableDefinition<'_, &str, u32> = TableDefinition::new("leases");
 /// `last`: the last address assigned.
 const META: TableDefinition<'_, &str, u32> = TableDefinition::new("meta");
@@ -44,7 +44,7 @@ pub enum IpamError {
         "{given:?} is not a usable --pod-cidr: {reason}; give an IPv4 range such as 10.244.0.0/24"
     )]
     Range {
-        /// As given.
+        /// The given range.
         given: String,
         /// What is wrong.
         reason: &'static str,
@@ -74,11 +74,11 @@ pub enum IpamError {
     /// The file cannot be read or written.
     #[error("cannot {attempted} the address pool's file {}: {cause}; check that its directory exists, has room and belongs to you, and that no other agent uses it", path.display())]
     File {
-        /// What was attempted.
+        /// The operation.
         attempted: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         cause: String,
     },
 }
@@ -93,7 +93,7 @@ struct Pool {
     path: PathBuf,
     network: u32,
     prefix: u8,
-    /// The router, and the prefix of its network.
+    /// The router, and the prefix length of its network.
     router: (u32, u8),
     leases: BTreeMap<String, u32>,
     taken: BTreeSet<u32>,
@@ -250,7 +250,7 @@ impl Ipam {
         (Ipv4Addr::from(gateway), prefix)
     }
 
-    /// The range, as text.
+    /// The range as text.
     pub fn cidr(&self) -> String {
         self.0.lock().cidr()
     }
@@ -391,7 +391,7 @@ mod tests {
             // The pool is the network.
             ([192, 0, 2, 70], None, 29, 5),
             ([192, 0, 2, 65], None, 29, 5),
-            // It is a part of it, with the router or without.
+            // It is part of it, with or without the router.
             ([192, 0, 2, 66], Some(24), 24, 5),
             ([192, 0, 2, 1], Some(24), 24, 6),
         ] {

@@ -72,7 +72,7 @@ pub struct Lack {
 /// A reason why there is no route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// The node's address is behind a router, which need not know the range.
+    /// The node's address is behind a router, which may not know the range.
     NotOnLink(Ipv4Addr),
     /// The node's address cannot be reached from other hosts.
     NoAddress(String),

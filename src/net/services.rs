@@ -41,7 +41,7 @@ impl Protocol {
 /// Which endpoints receive traffic: `internalTrafficPolicy` and `externalTrafficPolicy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// Those of all nodes.
+    /// Those on all nodes.
     #[default]
     Cluster,
     /// Those of this node. If only other nodes have endpoints, traffic is dropped, so that clients try those.
@@ -107,7 +107,7 @@ pub trait ServiceRouter: Send + Sync + 'static {
     fn route(&self, ports: Arc<[ServicePort]>) -> BoxFuture<'_, Result<Option<Duration>, String>>;
 }
 
-/// Endpoints by their text, for tests.
+/// Endpoints from text, for tests.
 #[cfg(test)]
 pub(crate) fn endpoints_of(texts: &[&str]) -> Vec<SocketAddrV4> {
     let texts = texts.iter();
@@ -116,7 +116,7 @@ pub(crate) fn endpoints_of(texts: &[&str]) -> Vec<SocketAddrV4> {
 
 #[cfg(test)]
 impl ServicePort {
-    /// Port 80 of the service `default/web` with one address in the cluster, for tests.
+    /// Port 80 of the service `default/web` with one cluster address, for tests.
     pub(crate) fn web(address: [u8; 4], endpoints: &[&str]) -> ServicePort {
         let endpoints = endpoints_of(endpoints);
         ServicePort {

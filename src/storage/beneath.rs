@@ -32,7 +32,7 @@ pub fn open_in<F: AsFd>(root: F, path: &Path) -> Result<OwnedFd> {
     open_as(root, path, LOOK)
 }
 
-/// Finds a path below `root` and opens it with `flags`.
+/// Resolves a path below `root` and opens it with `flags`.
 pub fn open_as<F: AsFd>(root: F, path: &Path, flags: OFlags) -> Result<OwnedFd> {
     let path = match path.as_os_str().is_empty() {
         true => Path::new("."),

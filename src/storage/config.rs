@@ -27,7 +27,7 @@ pub enum ConfigError {
         first: &'static str,
         /// Another.
         second: &'static str,
-        /// The common place.
+        /// The common location.
         value: String,
     },
     /// An invalid name.

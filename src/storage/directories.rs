@@ -1,10 +1,10 @@
 //! Storage in plain directories: a layer is a directory, a root is an overlay of layers that its process mounts.
 //!
 //! ```text
-//! IMAGES/layers/HEX/          a sealed layer            IMAGES/layers/.HEX   one being unpacked
-//! ZONES/roots/OWNER/NAME/{upper,work}                   ZONES/roots/OWNER/NAME/layers   those that it is made of
+//! IMAGES/layers/HEX/          a complete layer          IMAGES/layers/.HEX   one being unpacked
+//! ZONES/roots/OWNER/NAME/{upper,work}                   ZONES/roots/OWNER/NAME/layers   the list of its layers
 //! VOLUMES/NAME/               a volume
-//! ZONES/homes/OWNER/          what processes write beside their roots
+//! ZONES/homes/OWNER/          what processes write outside of their roots
 //! ```
 
 use std::fs;

@@ -33,17 +33,17 @@ pub enum StorageError {
     /// The object does not exist.
     #[error("cannot {operation} {what}: it does not exist")]
     NotFound {
-        /// What was attempted.
+        /// The operation.
         operation: &'static str,
-        /// On what.
+        /// The subject.
         what: String,
     },
     /// It is in use, or exists as something else.
     #[error("cannot {operation} {what}: {reason}")]
     Refused {
-        /// What was attempted.
+        /// The operation.
         operation: &'static str,
-        /// On what.
+        /// The subject.
         what: String,
         /// Why, and what would help.
         reason: String,
@@ -51,11 +51,11 @@ pub enum StorageError {
     /// The system failed.
     #[error("cannot {operation} {what}: {cause}")]
     Failed {
-        /// What was attempted.
+        /// The operation.
         operation: &'static str,
-        /// On what.
+        /// The subject.
         what: String,
-        /// What the system says.
+        /// The system's error.
         cause: String,
     },
 }
@@ -156,7 +156,7 @@ pub trait StorageEngine: Send + Sync + 'static {
     /// Bytes written to a root.
     fn root_usage<'a>(&'a self, name: &'a str) -> Answer<'a, u64>;
 
-    /// A volume of this name with a size limit, empty or a copy of the volume `source`.
+    /// Creates a volume with a size limit, empty or as a copy of the volume `source`.
     fn make_volume<'a>(
         &'a self,
         name: &'a str,

@@ -1,9 +1,9 @@
-//! Events in the form of `events.k8s.io`: what was done with an object, and how often the same was done again.
-//! Follows k8s.io/client-go/tools/events (event_broadcaster.go).
+//! Events in the form of `events.k8s.io`: an action on an object, and how often the same one was repeated. Follows
+//! k8s.io/client-go/tools/events (event_broadcaster.go).
 //!
-//! The first of equal ones is written, and the second makes a series of it. Of those that follow only the number and the
-//! last moment are kept: they are written when nothing was added for a while, and now and then, so that the event does not
-//! expire while it goes on.
+//! The first of several equal events is written, and the second one turns it into a series. Of further ones only the
+//! count and the last time are kept: they are written when the series is over, and periodically, so that the event does
+//! not expire while the series continues.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,29 +20,29 @@ use serde_json::json;
 use super::{Recent, Tone};
 use crate::client::errors::is_not_found;
 
-/// How long after the last one a series is over.
+/// How long after its last event a series is over.
 const OVER: SignedDuration = SignedDuration::from_mins(6);
-/// How often it is looked for series that are over.
+/// How often to look for series that are over.
 pub(super) const LOOK: Duration = Duration::from_secs(6 * 60);
-/// How often series that go on are written.
+/// How often continuing series are written.
 pub(super) const REFRESH: Duration = Duration::from_secs(30 * 60);
 
-/// Something that was done, with an object.
+/// An action on an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Deed {
-    /// Whether all is well.
+    /// The type of the event.
     pub tone: Tone,
-    /// What was done, as a word: `Binding`.
+    /// The action, in a word: `Binding`.
     pub action: &'static str,
-    /// What came of it, as a word: `Scheduled`.
+    /// The result, in a word: `Scheduled`.
     pub reason: &'static str,
-    /// The same in a sentence, of 1,024 bytes at most.
+    /// A message of at most 1,024 bytes.
     pub note: String,
-    /// An object for whose sake it was done, if any.
+    /// A related object, if any.
     pub related: Option<ObjectReference>,
 }
 
-/// A deed, who tells of it, and of which object.
+/// An action, who reports it, and the object.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Report {
     pub controller: &'static str,
@@ -51,17 +51,17 @@ pub(super) struct Report {
     pub deed: Deed,
 }
 
-/// What is known of reports that were alike.
+/// The state of equal reports.
 struct Series {
     first: Report,
     name: String,
     begun: Timestamp,
-    /// How many there were, and when the last one was; none for a single one.
+    /// Their count and the time of the last one; None for a single one.
     more: Option<(i32, Timestamp)>,
     client: Client,
 }
 
-/// A report to be written: a new event, or what became of one that is there.
+/// A report to be written: a new event, or an update of an existing one.
 pub(super) struct Entry {
     pub report: Report,
     pub name: String,
@@ -82,14 +82,14 @@ impl Series {
     }
 }
 
-/// What was told before.
+/// Reports that may become a series.
 #[derive(Default)]
 pub(super) struct Book {
     known: Recent<Series>,
 }
 
 impl Book {
-    /// What is to be written of a report, if anything. `key` is the hash of [`Report::likeness`].
+    /// What to write for a report, if anything. `key` is the hash of [`Report::likeness`].
     pub fn take(
         &mut self,
         key: u64,
@@ -118,7 +118,7 @@ impl Book {
         (!goes_on).then(|| series.entry())
     }
 
-    /// Forgets what is over; gives the series among that, to be written for the last time.
+    /// Removes what is over; returns the series among that, to be written for the last time.
     pub fn finish(&mut self, now: Timestamp) -> Vec<Entry> {
         let mut over = Vec::new();
         self.known.retain(|series| {
@@ -132,7 +132,7 @@ impl Book {
         over
     }
 
-    /// The series that go on, to be written.
+    /// The continuing series, to be written.
     pub fn refresh(&self) -> Vec<Entry> {
         let series = self.known.values.values();
         series
@@ -143,7 +143,7 @@ impl Book {
 }
 
 impl Report {
-    /// What two reports must have in common to be one series: all but the words, down to the version of the object.
+    /// What two reports of a series have in common: everything except the message, including the version of the object.
     pub fn likeness(&self) -> impl std::hash::Hash + '_ {
         let reference = |to: &ObjectReference| {
             [
@@ -170,7 +170,7 @@ impl Report {
 /// Writes a report.
 ///
 /// # Errors
-/// When the API refuses.
+/// The API rejects it.
 pub(super) async fn write(entry: Entry) -> Result<(), kube::Error> {
     let Entry {
         report,
@@ -185,7 +185,7 @@ pub(super) async fn write(entry: Entry) -> Result<(), kube::Error> {
         about,
         deed,
     } = report;
-    // Events about cluster-scoped objects live in the default namespace.
+    // Events about cluster-scoped objects live in the namespace `default`.
     let namespace = about.namespace.clone();
     let namespace = namespace.unwrap_or_else(|| "default".to_owned());
     let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
@@ -196,7 +196,7 @@ pub(super) async fn write(entry: Entry) -> Result<(), kube::Error> {
     if let Some(series) = &series {
         let patch = Patch::Strategic(json!({"series": series}));
         match api.patch(&name, &PatchParams::default(), &patch).await {
-            // It ended, or was never written.
+            // It expired, or was never written.
             Err(error) if is_not_found(&error) => {}
             other => return other.map(|_| ()),
         }
@@ -270,7 +270,7 @@ mod tests {
             told(&mut book, report("1", "a", None), 1),
             is(first, "a", 1)
         );
-        // Other words are no other event.
+        // A different message does not make a different event.
         assert_eq!(
             told(&mut book, report("1", "b", None), 2),
             is(first, "a", 2)

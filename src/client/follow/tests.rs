@@ -1,4 +1,4 @@
-//! A scripted server: each request gets the next answer, and what was asked is kept.
+//! Tests with a scripted server: each request gets the next response, and requests are recorded.
 
 use std::sync::Arc;
 
@@ -13,15 +13,15 @@ use super::*;
 use crate::auth::User;
 use crate::client::Transport;
 
-/// A server's answers, in order.
+/// A server's responses, in order.
 struct Script {
     asked: Arc<Mutex<Vec<String>>>,
     api: Api<ConfigMap>,
-    /// Told when it is asked for more than that.
+    /// Notified when there is a request beyond the script.
     over: Arc<Notify>,
 }
 
-/// At the end of an answer that stays open.
+/// Ends a response that stays open.
 const STAYS: &str = "stays open";
 
 fn script(answers: &[(u16, &str)]) -> Script {
@@ -63,7 +63,7 @@ fn script(answers: &[(u16, &str)]) -> Script {
     }
 }
 
-/// A line of a watch about the object called `name`.
+/// A line of a watch about the object `name`.
 fn line(kind: &str, name: &str, version: u32) -> String {
     format!(
         "{{\"type\":\"{kind}\",\"object\":{{\"metadata\":{{\"name\":\"{name}\",\"resourceVersion\":\"{version}\"}}}}}}\n"
@@ -77,7 +77,7 @@ fn complete(version: u32) -> String {
     )
 }
 
-/// What is told until the script is over, as words.
+/// The events until the script is over, as text.
 async fn told(script: &Script, fields: &str) -> Vec<String> {
     let mut events = follow(script.api.clone(), fields);
     let mut told = Vec::new();

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::*;
 
 crate::slim!(
-    /// Anything.
+    /// A test object.
     Thing of ConfigMap {}
 );
 
@@ -20,7 +20,7 @@ fn thing(name: &str, version: u64) -> Thing {
     thing
 }
 
-/// Fills a cache with what events tell.
+/// Applies events to a cache.
 async fn tell(cache: &Informer<Thing>, events: Vec<Event<Thing>>) {
     cache.follow(stream::iter(events.into_iter().map(Ok))).await;
 }
@@ -90,7 +90,7 @@ async fn lists_and_bookmarks_show_writes_of_which_nothing_is_left() {
         let cache = Informer::<Thing>::by_hand();
         let waits = cache.reach(Some("9"));
         let shown = async { tokio::join!(waits, tell(&cache, shows)) };
-        // The clock is paused: this passes only when nothing else can go on.
+        // The clock is paused: this only passes when nothing else can make progress.
         let shown = tokio::time::timeout(PATIENCE * 100, shown).await;
         shown.expect("the cache shows the write");
     }

@@ -1,11 +1,11 @@
 //! ZFS: layers, roots and volumes are datasets; a root is a clone of its topmost layer's snapshot.
 //!
 //! ```text
-//! IMAGES/layer-HEX@ready            a complete layer: `root/` in it is everything up to it. A clone of the one below
-//! IMAGES/sandbox-HEX@ready          what zones are installed from
-//! ZONES/NAME                        a zone's own (zoneadm makes it): nothing of ours is below
-//! ZONES/pods/OWNER                  a home: read-only but for what is mounted in it
-//! ZONES/pods/OWNER/rw               what its processes write beside their roots, at OWNER/rw
+//! IMAGES/layer-HEX@ready            a complete layer: `root/` has the files of it and all below. A clone of the one below
+//! IMAGES/sandbox-HEX@ready          the snapshot that zones are installed from
+//! ZONES/NAME                        a zonepath's dataset (created by zoneadm): nothing of ours is below
+//! ZONES/pods/OWNER                  a home: read-only except for what is mounted in it
+//! ZONES/pods/OWNER/rw               what its processes write outside of their roots, at OWNER/rw
 //! ZONES/pods/OWNER/NAME-GENERATION  a root, at OWNER/c/NUMBER
 //! VOLUMES/NAME                      a volume
 //! ```

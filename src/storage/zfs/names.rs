@@ -11,7 +11,7 @@ pub const MARK: &str = "reddwarf:is";
 pub const READY: &str = "ready";
 /// Mountpoints for roots in a home: the maximum number of roots that a pod can have at a time.
 pub const SLOTS: usize = 64;
-/// The longest name of a dataset with its snapshot (zfs_namecheck.c).
+/// The longest name of a dataset including its snapshot (zfs_namecheck.c).
 const LONGEST: usize = 255;
 
 /// Whether a text is a dataset name component that needs no quoting anywhere: zoneadm(8) pastes names into a shell.
@@ -71,7 +71,7 @@ impl Names {
     pub fn home(&self, owner: &str) -> String {
         format!("{}/{owner}", self.homes())
     }
-    /// What the processes of an owner may write.
+    /// The writable dataset of an owner.
     pub fn data(&self, owner: &str) -> String {
         format!("{}/rw", self.home(owner))
     }
@@ -97,7 +97,7 @@ impl Names {
     }
 }
 
-/// A digest without its algorithm: a colon is legal in a dataset's name and nowhere else.
+/// A digest without its algorithm: a colon is valid in a dataset's name, but not elsewhere.
 pub fn hex(chain: &str) -> &str {
     let digits = chain.rsplit(':').next().unwrap_or(chain);
     digits.get(..40).unwrap_or(digits)
@@ -229,7 +229,7 @@ pub fn rows(text: &str) -> Vec<Row> {
         .collect()
 }
 
-/// The directories of a home that is mounted at `at`.
+/// The directories of a home mounted at `at`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HomeDirectories {
     /// The home itself: read-only, so that processes in a zone cannot put a link where something will be mounted.

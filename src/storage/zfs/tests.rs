@@ -125,7 +125,7 @@ async fn layers_are_clones_of_those_below_and_roots_of_the_topmost() {
         engine.prepare().await.expect("prepared");
     }
     bench.layer(None, "sha256:aa", "a").await;
-    // One that was not finished is begun anew.
+    // An incomplete one is started again.
     let unfinished = engine
         .begin_layer(Some("sha256:aa"), "sha256:bb")
         .await
@@ -136,7 +136,7 @@ async fn layers_are_clones_of_those_below_and_roots_of_the_topmost() {
     let chains = ["sha256:aa".to_owned(), "sha256:bb".to_owned()];
     let data = engine.make_home("u1", Some(1 << 30)).await.expect("made");
     std::fs::write(data.join("mine"), "").expect("writable");
-    // One whose removal was ended midway is made anew.
+    // One whose removal was interrupted is created again.
     let writable = "tank/rd/zones/pods/u1/rw";
     bench.zfs(&format!("destroy {writable}"));
     let again = engine.make_home("u1", Some(1 << 30)).await.expect("made");
@@ -313,7 +313,7 @@ async fn what_is_not_ours_or_cannot_be_is_refused_with_the_remedy() {
     assert!(full.to_string().contains("free space"), "{full}");
 }
 
-/// A pool of a file, where ZFS is at hand; it goes with this.
+/// A pool in a file, if ZFS is available; it is destroyed when this is dropped.
 struct FilePool {
     tools: std::path::PathBuf,
     name: String,
@@ -322,7 +322,7 @@ struct FilePool {
 
 impl FilePool {
     /// # Errors
-    /// Why there can be none here.
+    /// Why it cannot be created here.
     fn new() -> Result<Self, String> {
         let tools = ["/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
         let tools = tools
@@ -360,7 +360,7 @@ impl Drop for FilePool {
     }
 }
 
-/// Against real ZFS wherever it is: on the dataset that `REDDWARF_TEST_POOL` names, or on a pool made of a file.
+/// Runs with real ZFS if available: on the dataset in `REDDWARF_TEST_POOL`, or on a pool in a file.
 #[tokio::test]
 async fn a_real_pool_answers_alike() {
     let named = std::env::var("REDDWARF_TEST_POOL").ok();

@@ -49,7 +49,7 @@ impl ZfsStorageEngine {
     /// Removes a snapshot of a volume, unless a volume is a copy of it.
     ///
     /// # Errors
-    /// [`StorageError::Refused`] if one is.
+    /// [`StorageError::Refused`] if it has.
     pub async fn remove_snapshot(&self, volume: &str, name: &str) -> Result<(), StorageError> {
         const OPERATION: &str = "remove a snapshot of the volume";
         checked(OPERATION, volume)?;
@@ -114,7 +114,7 @@ impl ZfsStorageEngine {
                 Some(row) if row.mark.as_deref() != Some("volume") => {
                     return Err(foreign(OPERATION, &dataset));
                 }
-                // The zone that has it, or had it, chose its mountpoint.
+                // The zone that has or had it chose its mountpoint.
                 Some(row) if row.zoned || row.mountpoint.is_none() => return Ok(dataset),
                 Some(_) => {
                     self.run(OPERATION, names::set(&dataset, "mountpoint", "none"))
