@@ -56,9 +56,9 @@ impl Preparing {
 /// The resource versions of volumes and claims after the scheduler's writes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Written {
-    /// Of volumes.
+    /// By volume name.
     pub volumes: HashMap<CompactString, u64>,
-    /// Of claims.
+    /// By claim.
     pub claims: HashMap<Key, u64>,
 }
 
@@ -336,7 +336,7 @@ async fn wait_for_volumes(
     };
     tokio::select! {
         biased;
-        // Nobody binds volumes any more either.
+        // Nobody binds volumes any more.
         () = ends.cancelled() => Err("context canceled".to_owned()),
         done = are_bound => done,
         () = tokio::time::sleep(PATIENCE) => Err("context deadline exceeded".to_owned()),

@@ -134,9 +134,9 @@ impl Claim {
 /// ResourceClaims and device classes.
 #[derive(Default)]
 pub struct Devices {
-    /// Claims.
+    /// The claims.
     pub claims: HashMap<Key, Claim, Quick>,
-    /// Names of classes.
+    /// The names of the classes.
     pub classes: HashSet<CompactString, Quick>,
 }
 

@@ -1,4 +1,4 @@
-//! A node as the scheduler sees it.
+//! A node, as the scheduler sees it.
 
 use compact_str::CompactString;
 use k8s_openapi::api::core::v1;

@@ -28,7 +28,7 @@ const ASSUMED_MEMORY: i64 = 200 << 20;
 pub struct Resources {
     /// Millicores.
     pub cpu: i64,
-    /// Bytes.
+    /// In bytes.
     pub memory: i64,
     /// Bytes of ephemeral storage.
     pub storage: i64,
@@ -138,7 +138,7 @@ pub struct Pod {
     pub requests: Resources,
     /// The cpu and memory that it counts for in scores.
     pub weight: (i64, i64),
-    /// What taints it bears.
+    /// Its tolerations.
     pub tolerations: Vec<Toleration>,
     /// Its node selector and node affinity.
     pub nodes: NodeAffinity,

@@ -87,7 +87,7 @@ pub struct Tally {
 pub struct Attempt {
     /// When it began.
     pub begun: Instant,
-    /// When the pod could have been tried first.
+    /// When the pod could first have been tried.
     pub since: Instant,
     /// The number of the attempt.
     pub number: u32,

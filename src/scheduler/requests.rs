@@ -29,7 +29,7 @@ pub struct Requests {
     recorder: Recorder,
 }
 
-/// What a pod's claims need before it is bound.
+/// The writes that a pod's claims need before it is bound.
 pub struct Asked {
     /// Volumes to bind, each with its claim.
     pub bind: Vec<(CompactString, Volume, Key, Claim)>,

@@ -238,7 +238,7 @@ impl Snapshot {
         self.priorities.range(..priority).next().is_some()
     }
 
-    /// How many placed pods use a claim.
+    /// The number of placed pods that use a claim.
     pub fn users_of(&self, claim: &Key) -> u32 {
         self.claims.get(claim).copied().unwrap_or(0)
     }

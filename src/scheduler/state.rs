@@ -26,7 +26,7 @@ pub struct Scheduler {
     pub state: Mutex<State>,
     /// Notified when there may be something to do.
     pub changed: Notify,
-    /// Changes when volumes or claims do.
+    /// Changes with volumes and claims.
     pub stored: watch::Sender<()>,
     /// The API client.
     pub requests: Requests,
@@ -74,7 +74,7 @@ pub enum Work {
     Report {
         /// The pod.
         pod: Arc<Pod>,
-        /// Why.
+        /// The reason.
         diagnosis: Box<Diagnosis>,
         /// The node to nominate; `None` keeps the nomination.
         nominated: Option<String>,

@@ -145,7 +145,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Reads a constraint of a pod with these labels.
+    /// Parses a constraint of a pod with these labels.
     pub fn read(constraint: &Value, labels: &Labels) -> Spread {
         let mut selector = label_selector(constraint.at("labelSelector"));
         if let Some(selector) = &mut selector {

@@ -34,7 +34,7 @@ crate::slim!(
     RawClass of storage::StorageClass {
         /// The provisioner of its volumes.
         provisioner: String,
-        /// When claims are bound.
+        /// Its binding mode.
         volume_binding_mode: String,
         /// Where its volumes may be.
         allowed_topologies: Value,
@@ -98,7 +98,7 @@ pub struct Claim {
     pub uid: String,
     /// Its resource version.
     pub version: String,
-    /// Its class; empty for none.
+    /// Its class; empty if it has none.
     pub class: CompactString,
     /// Its volume; empty while it has none.
     pub volume: CompactString,
@@ -131,7 +131,7 @@ pub struct Claim {
 pub struct Volume {
     /// Its resource version.
     pub version: String,
-    /// Its class; empty for none.
+    /// Its class; empty if it has none.
     pub class: CompactString,
     /// Its capacity in bytes.
     pub size: i64,
@@ -173,7 +173,7 @@ pub struct Class {
 pub struct Driver {
     /// Whether it publishes storage capacity.
     pub tells_capacity: bool,
-    /// Whether pods stay away from nodes without it.
+    /// Whether pods must not be placed on nodes without it.
     pub must_be_there: bool,
 }
 
