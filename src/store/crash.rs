@@ -25,7 +25,7 @@ struct Disk {
     safe: Vec<u8>,
     /// Writes since the last sync.
     unsafe_since: Vec<Done>,
-    /// Writes, changes of length and syncs so far.
+    /// The number of writes, changes of length and syncs so far.
     steps: usize,
     /// The step at which the power fails.
     cut: Option<usize>,
@@ -56,16 +56,16 @@ fn apply(image: &mut Vec<u8>, done: &Done) {
 /// What remains of unsynced writes.
 #[derive(Clone, Copy, Debug)]
 enum Loss {
-    /// Nothing.
+    /// All of them are lost.
     Everything,
     /// Some of the writes, some of them partly, chosen by the seed.
     Some(u64),
-    /// All of it.
+    /// None is lost.
     Nothing,
 }
 
 impl Disk {
-    /// Takes one step, if there is still power.
+    /// Does one step, if there is still power.
     fn step(&mut self) -> io::Result<()> {
         if self.cut.is_some_and(|cut| self.steps >= cut) {
             return Err(io::Error::other("no power"));
@@ -130,7 +130,7 @@ impl Disk {
     }
 }
 
-/// The disk as redb uses it.
+/// The disk as a backend for redb.
 #[derive(Clone, Debug)]
 struct Backend(Arc<Mutex<Disk>>);
 
@@ -215,7 +215,7 @@ type Content = BTreeMap<Arc<str>, (Revision, usize)>;
 struct Asked {
     /// The content after each commit by its revision, whether it was acknowledged or not.
     after: BTreeMap<Revision, Content>,
-    /// The newest revision that was acknowledged.
+    /// The newest acknowledged revision.
     acknowledged: Revision,
 }
 
@@ -250,7 +250,7 @@ async fn work(store: &Arc<dyn Store>) -> Asked {
         for done in futures::future::join_all(commits).await {
             match done {
                 Ok(done) => asked.acknowledged = asked.acknowledged.max(done.rev),
-                // Everything later was built on it.
+                // Everything later was based on it.
                 Err(StoreError::Engine { .. }) => return asked,
                 Err(error) => panic!("{error}"),
             }

@@ -35,7 +35,7 @@ pub type ResourcePrefix = Arc<str>;
 /// Names and values extracted from an object when it was written (labels, selectable fields), sorted by name.
 pub type Pairs = Box<[(CompactString, CompactString)]>;
 
-/// What is written at a key: the encoded object and what selectors need of it. The store never reads `body`.
+/// The value of a key: the encoded object, and what selectors need of it. The store never parses `body`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// The object in its storage version, as JSON without `metadata.resourceVersion`.
@@ -118,7 +118,7 @@ pub enum StoreError {
 /// A change as a watch sees it: from `old` to `new` at `rev`. At least one of the two is set.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// The revision of the change; a deletion has one of its own.
+    /// The revision of the change; a deletion has its own.
     pub rev: Revision,
     /// The entry before, `None` for a creation.
     pub old: Option<Arc<Entry>>,
@@ -133,7 +133,7 @@ pub struct Interest {
     pub resource: ResourcePrefix,
     /// Only keys with this prefix (`/registry/pods/default/`), or exactly this key if `exact`.
     pub keys: Arc<str>,
-    /// `keys` is one whole key.
+    /// Whether `keys` is a whole key.
     pub exact: bool,
     /// Only entries that have, or had before the change, this value of a trigger field (`spec.nodeName`).
     pub field: Option<(CompactString, CompactString)>,

@@ -239,7 +239,7 @@ fn unbroken<T>(call: impl FnOnce() -> T) -> Result<T, String> {
 
 enum ReadError {
     Newer(u64),
-    /// A database of another program.
+    /// The database of another program.
     Foreign,
     Damaged(String),
 }

@@ -85,7 +85,7 @@ mod tests {
     use super::super::{Change, Expect, Record, Store, memory};
     use super::*;
 
-    /// Keys, as a view sees them come and go.
+    /// The keys that a view has seen.
     #[derive(Clone, Default)]
     struct Keys(imbl::OrdMap<(usize, Arc<str>), u64>);
 

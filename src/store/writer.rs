@@ -24,7 +24,7 @@ pub(super) trait Log: Send + 'static {
 pub(super) struct Forgotten {
     /// The compacted change that replaced or deleted it.
     pub(super) by: Revision,
-    /// Its own revision, and its key.
+    /// Its revision and key.
     pub(super) row: (Revision, Arc<str>),
 }
 
@@ -214,7 +214,7 @@ mod tests {
             row: (rev, "k".into()),
         };
         let count = Revision::try_from(ROWS).unwrap();
-        // The last change of the first turn leaves two rows: they go together.
+        // The last change of the first turn leaves two rows: they are removed together.
         let mut owed: VecDeque<Forgotten> = (1..=count).map(|by| row(by + 10, by)).collect();
         owed.push_back(row(count + 10, count + 10));
         owed.push_back(row(count + 20, count + 1));
