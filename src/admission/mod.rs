@@ -1,4 +1,4 @@
-//! Admission: the built-in plugins, each a synchronous decision over the request and snapshots of other objects.
+//! Admission: the built-in plugins. Each is a synchronous decision over the request and snapshots of other objects.
 
 mod certificates;
 mod chain;
@@ -53,7 +53,7 @@ pub struct Attributes<'a> {
     pub operation: Operation,
     /// The resource.
     pub resource: &'a Resource,
-    /// The subresource; empty for none.
+    /// The subresource; empty if the request is about the object itself.
     pub subresource: &'a str,
     /// The namespace; empty for cluster-scoped objects.
     pub namespace: &'a str,
@@ -67,7 +67,7 @@ pub struct Attributes<'a> {
     pub old: Option<&'a Value>,
     /// CreateOptions, UpdateOptions, DeleteOptions.
     pub options: &'a Value,
-    /// Nothing will be written.
+    /// The request is a dry run: nothing will be written.
     pub dry_run: bool,
     /// Now, in seconds since 1970.
     pub now: i64,

@@ -6,7 +6,7 @@ fn parsed(text: &str) -> Value {
     json::parse(text.as_bytes()).unwrap().value
 }
 
-/// What is used of a quota after a write, or why it is refused; "" where nothing changes.
+/// The usage of a quota after a write, or why the write is rejected; "" if nothing changes.
 fn charged(plural: &str, quota: &str, old: Option<&str>, new: &str) -> String {
     let (group, plural) = plural.split_once('/').unwrap_or(("", plural));
     let old = old.map(parsed);
