@@ -425,7 +425,7 @@ fn part<'a>(verb: &'a str, group: &'a str, resource: &'a str, name: &'a str) -> 
     }
 }
 
-/// What is wrong with a path that should begin with a domain (`example.com/project`).
+/// Why a path that should begin with a domain (`example.com/project`) is invalid.
 fn not_a_domain_prefixed_path(key: &str) -> Option<String> {
     let mut errors = Errors::default();
     let at = Path::ROOT.field("extra.key");

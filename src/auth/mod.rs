@@ -29,7 +29,7 @@ pub const ANONYMOUS: &str = "system:anonymous";
 pub struct User {
     /// `system:serviceaccount:default:app`
     pub name: CompactString,
-    /// Empty for none.
+    /// Empty if unknown.
     pub uid: CompactString,
     /// In the order in which authentication added them.
     pub groups: Vec<CompactString>,
@@ -85,9 +85,9 @@ pub struct Attributes<'a> {
     pub version: &'a str,
     /// `pods`
     pub resource: &'a str,
-    /// `status`; empty for none.
+    /// `status`; empty if the request is about the object itself.
     pub subresource: &'a str,
-    /// Empty for none.
+    /// Empty if the request names no object.
     pub name: &'a str,
     /// The path, for requests that are not about a resource.
     pub path: Option<&'a str>,

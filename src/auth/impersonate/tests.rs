@@ -1,6 +1,6 @@
 use super::*;
 
-/// Allows those `verb resource/subresource name` (or `verb resource *`) that are listed.
+/// Allows only the listed `verb resource/subresource name` (or `verb resource *`).
 struct Only(&'static [&'static str]);
 
 impl Authorizer for Only {
