@@ -272,7 +272,7 @@ pub fn ask<T>(spec: &Value, decide: impl FnOnce(&Attributes<'_>) -> T) -> (T, St
     (answer, complaints.join("; "))
 }
 
-/// A user as a UserInfo.
+/// A user in the form of a UserInfo.
 pub fn user_info(user: &User) -> Value {
     let mut info = Object::new();
     for (key, text) in [("username", &user.name), ("uid", &user.uid)] {

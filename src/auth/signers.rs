@@ -2,8 +2,8 @@
 
 use super::{Attributes, Authorizer, Decision, User};
 
-/// Whether a user may do `verb` (`approve`, `sign`, `attest`) for the signer `example.com/name`, or for all signers of its
-/// domain.
+/// Whether a user may do `verb` (`approve`, `sign`, `attest`) for the signer `example.com/name` or for all signers of
+/// its domain.
 pub fn may(authorizer: &dyn Authorizer, user: &User, verb: &str, signer: &str) -> bool {
     let domain = signer.split('/').next().unwrap_or_default();
     let all = format!("{domain}/*");

@@ -41,9 +41,9 @@ pub enum PkiError {
     File {
         /// `read`, `write`, `lock`, ...
         attempted: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         #[source]
         cause: std::io::Error,
     },
@@ -54,7 +54,7 @@ pub enum PkiError {
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with it.
         cause: String,
     },
     /// A CA certificate without its key.
@@ -78,9 +78,9 @@ pub enum PkiError {
     /// A certificate or key could not be made.
     #[error("cannot issue {what}: {cause}")]
     Issue {
-        /// Which.
+        /// What was to be made.
         what: String,
-        /// What the library says.
+        /// The library's error.
         cause: String,
     },
     /// TLS rejects the keys.
@@ -91,7 +91,7 @@ pub enum PkiError {
     Verifier {
         /// The authority's certificate.
         path: PathBuf,
-        /// What the library says.
+        /// The library's error.
         cause: String,
     },
 }
@@ -239,7 +239,7 @@ impl Pki {
         self.authority.pem()
     }
 
-    /// The administrator's certificate (`kubernetes-admin` of `system:masters`) and key.
+    /// The administrator's certificate (`kubernetes-admin`, group `system:masters`) and key.
     pub fn admin(&self) -> Arc<Issued> {
         self.admin.load_full()
     }

@@ -32,7 +32,7 @@ pub(super) fn rewritten(subject: &X509Name<'_>) -> Vec<u8> {
 /// The user named by a subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subject {
-    /// The common name; empty for none.
+    /// The common name; empty if there is none.
     pub name: CompactString,
     /// The organizations.
     pub groups: Vec<CompactString>,

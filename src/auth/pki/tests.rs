@@ -156,7 +156,8 @@ fn what_cannot_be_used_is_refused_and_left_alone() {
     ));
 }
 
-/// What the server sees of a client that connects as `server` with an identity, and whether the client trusts it.
+/// What the server sees of a client that connects to `server` with an identity, and whether the client trusts the
+/// server.
 fn handshake(
     pki: &Pki,
     trust: &Pki,
@@ -271,7 +272,7 @@ fn a_renewed_certificate_serves_the_next_connection() {
     let before = pki.admin();
     assert!(pki.renew_at(now + (LEAF_DAYS - 59) * DAY).unwrap());
     assert!(before.certificate != pki.admin().certificate);
-    // Not yet valid now: the client sees the new certificate.
+    // The client gets the renewed certificate, which is not valid yet.
     assert!(handshake(&pki, &pki, "localhost", None).is_err());
 }
 
@@ -287,7 +288,7 @@ fn requests_are_certified_for_what_they_ask() {
     let name = &mut params.distinguished_name;
     name.push(DnType::CommonName, "system:node:ü");
     name.push(DnType::OrganizationName, "system:nodes");
-    // Such as the uid of a user: nobody looks at it, so it is not certified.
+    // An attribute such as the uid of a user is not checked, so it is not certified.
     name.push(DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 57683, 2]), "1");
     let pem = params.serialize_request(&key).unwrap().pem().unwrap();
     let request = Request::parse(&pem).unwrap();
@@ -330,7 +331,7 @@ fn requests_are_certified_for_what_they_ask() {
     assert_eq!(names.value.general_names.len(), 2);
     assert!(pki.certify(&request, &terms(&["dancing"])).is_err());
 
-    // Signed by another key than its own.
+    // Signed with a key other than its own.
     let other = KeyPair::generate().unwrap().serialize_pem();
     assert!(Request::parse(&other).is_err());
     let forged = pem_with_last_byte_changed(&params, &key);

@@ -20,7 +20,7 @@ pub struct Rule {
     pub groups: Texts,
     /// `pods`, `pods/log`, `*/scale`; `*` for all.
     pub resources: Texts,
-    /// Empty for all objects.
+    /// Names of objects; empty for all objects.
     pub names: Texts,
     /// `/healthz`, `/logs/*`; `*` for all.
     pub urls: Texts,
