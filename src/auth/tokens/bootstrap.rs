@@ -35,7 +35,7 @@ fn is_small(text: &str) -> bool {
         .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
-/// The user of a bootstrap token, if `world` has its secret and it is good at `now`.
+/// The user of a bootstrap token, if `world` has its secret and the token is valid at `now`.
 pub fn user(world: &World, token: &str, now: i64) -> Option<User> {
     let (id, _) = parts(token)?;
     let key = format!("{SECRETS}kube-system/{PREFIX}{id}");
@@ -43,7 +43,7 @@ pub fn user(world: &World, token: &str, now: i64) -> Option<User> {
     judged(&secret, token, now)
 }
 
-/// The user of a token whose id is that of `secret`.
+/// The user of a token whose id is that of `secret`, if the token is valid.
 fn judged(secret: &Value, token: &str, now: i64) -> Option<User> {
     let (id, given) = parts(token)?;
     let data = |key: &str| {
@@ -79,7 +79,7 @@ fn judged(secret: &Value, token: &str, now: i64) -> Option<User> {
     })
 }
 
-/// What cannot be read as a time has passed.
+/// An expiration that cannot be parsed counts as passed.
 fn has_expired(expiration: &str, now: i64) -> bool {
     !expiration.is_empty() && !time::parse(expiration).is_ok_and(|at| at > now)
 }

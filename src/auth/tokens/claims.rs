@@ -1,5 +1,5 @@
-//! What the tokens of service accounts say, and whether it still holds. Follows k8s.io/kubernetes
-//! pkg/serviceaccount/{claims,legacy}.go.
+//! The claims of service account tokens, and the check that the objects they name still exist. Follows
+//! k8s.io/kubernetes pkg/serviceaccount/{claims,legacy}.go.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,11 +13,11 @@ use crate::resources::cluster::object;
 use crate::schema::{Object, Value};
 use crate::store::{Revision, World};
 
-/// How far clocks may differ, in seconds.
+/// The clock skew that is tolerated, in seconds.
 const LEEWAY: i64 = 60;
-/// Who signed the tokens that secrets hold.
+/// The issuer of tokens that secrets hold.
 pub const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
-/// A label of a secret whose token is no longer taken.
+/// The label of a secret whose token is no longer accepted.
 const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
 
 /// An object that a token is bound to.

@@ -90,7 +90,7 @@ impl<'a> Unverified<'a> {
     }
 }
 
-/// Signs claims.
+/// Signs claims and returns the token.
 ///
 /// # Errors
 /// Like [`Signer::sign`].

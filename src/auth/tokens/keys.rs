@@ -156,7 +156,7 @@ impl PublicKey {
 }
 
 impl Signer {
-    /// The private key in `pem`: PKCS#1, PKCS#8 or SEC1.
+    /// Reads a private key from `pem`: PKCS#1, PKCS#8 or SEC1.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -262,7 +262,7 @@ impl std::fmt::Debug for Signer {
     }
 }
 
-/// The private key in a file.
+/// Reads the private key from a file.
 ///
 /// # Errors
 /// [`KeyError`].
@@ -276,7 +276,7 @@ pub fn signer(path: &Path) -> Result<Signer, KeyError> {
     Signer::from_pem(&pem).map_err(failed)
 }
 
-/// The public keys in a file: public keys, certificates, and the public halves of private keys.
+/// Reads the public keys from a file: public keys, certificates, and the public halves of private keys.
 ///
 /// # Errors
 /// [`KeyError`], also if there are none.
@@ -319,7 +319,7 @@ fn sections(pem: &str) -> Result<Vec<(SectionKind, Vec<u8>)>, String> {
         .map_err(|e| e.to_string())
 }
 
-/// A new RSA key, PKCS#8 PEM. Takes a good part of a second.
+/// A new RSA key, PKCS#8 PEM. Takes most of a second.
 ///
 /// RSA, because OpenID Connect requires everyone to support RS256.
 ///

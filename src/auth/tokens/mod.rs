@@ -284,7 +284,7 @@ impl Tokens {
         self.keys.0.wait().await;
     }
 
-    /// A signed token.
+    /// Signs a token.
     ///
     /// # Errors
     /// There is no key (yet), or the system provides no random numbers.
@@ -297,7 +297,7 @@ impl Tokens {
         self.settings.issuers.first().map_or("", String::as_str)
     }
 
-    /// The document of `/.well-known/openid-configuration`.
+    /// The document at `/.well-known/openid-configuration`.
     ///
     /// # Errors
     /// There are no keys.
@@ -321,7 +321,7 @@ impl Tokens {
         Ok(Value::Object(document))
     }
 
-    /// The document of `/openid/v1/jwks`.
+    /// The document at `/openid/v1/jwks`.
     ///
     /// # Errors
     /// There are no keys.
