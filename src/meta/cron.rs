@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use super::errors::quoted;
 use crate::schema::check::formats::parse_duration;
 
-/// When something is due.
+/// When a job is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Schedule {
     /// At these minutes, hours, days of the month, months and days of the week (0 is Sunday), one bit each.
@@ -98,7 +98,7 @@ const FIELDS: [Bounds; 5] = [
 /// Parses `*/5 * * * *`, `@daily` or `@every 1h30m`, optionally prefixed with `TZ=` or `CRON_TZ=` and a time zone.
 ///
 /// # Errors
-/// The parser's text.
+/// Upstream's message.
 pub fn parse(text: &str) -> Result<Schedule, String> {
     if text.is_empty() {
         return Err("empty spec string".to_owned());

@@ -410,7 +410,7 @@ impl<'a> At<'a> {
         self.value.as_str().unwrap_or("")
     }
 
-    /// The integer here, if there is one.
+    /// The integer, if the value is one.
     pub fn int(&self) -> Option<i64> {
         self.value.as_int()
     }
