@@ -163,6 +163,14 @@ const PROHIBITED: &[&str] = &[
 /// What only a zone with a stack of its own can have.
 const OF_A_STACK: &[&str] = &["sys_ppp_config", "sys_ip_config"];
 
+/// Which of [`DEFAULT`] only a zone with a stack of its own gets.
+const DEFAULT_OF_A_STACK: &[&str] = &[
+    "net_rawaccess",
+    "sys_ip_config",
+    "sys_iptun_config",
+    "sys_ppp_config",
+];
+
 /// What every zone needs; with a stack of its own it needs [`STACK`] too.
 const REQUIRED: &[&str] = &["sys_mount", "proc_fork", "proc_exec"];
 
@@ -226,7 +234,11 @@ pub fn check(limit: &str, exclusive: bool) -> Result<(), Wrong> {
     let mut set = BTreeSet::new();
     if defaults {
         set.extend(BASIC);
-        set.extend(DEFAULT);
+        set.extend(
+            DEFAULT
+                .iter()
+                .filter(|name| exclusive || !DEFAULT_OF_A_STACK.contains(*name)),
+        );
     }
     let words = || words.split(',').filter(|word| !word.is_empty());
     if words().any(|word| word == "zone") {
@@ -278,7 +290,7 @@ pub fn elements() -> String {
     };
     let mut text = String::new();
     for name in DEFAULT {
-        let stack = OF_A_STACK.contains(name).then_some("exclusive");
+        let stack = DEFAULT_OF_A_STACK.contains(name).then_some("exclusive");
         text.push_str(&one("default", name, stack));
     }
     for name in PROHIBITED.iter().rev() {

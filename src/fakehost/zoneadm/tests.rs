@@ -416,7 +416,25 @@ fn what_is_verified_is_told_as_by_the_real_one() {
             ),
         "{text}"
     );
-    // File systems and privileges.
+    // File systems and privileges. These zonecfg refuses itself where it has the brand's lists.
+    let config = disk.real("/usr/lib/brand/lx/config.xml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let without = text.lines().filter(|line| !line.contains("<privilege "));
+    let without: String = without.map(|line| format!("{line}\n")).collect();
+    assert_ne!(without, text);
+    let (code, said) = {
+        let words = ["-z", "a", "set limitpriv=default,frob"].map(str::to_owned);
+        let reply = bench.machine.run("zonecfg", &words, b"");
+        (
+            reply.code,
+            String::from_utf8_lossy(&reply.stderr).into_owned(),
+        )
+    };
+    assert!(
+        code == 1 && said.contains("a: invalid privilege: frob"),
+        "{said}"
+    );
+    std::fs::write(&config, without).unwrap();
     for (lines, text) in [
         (
             "add fs;set dir=/x;set special=/x;set type=proc;end",
