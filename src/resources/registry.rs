@@ -284,8 +284,8 @@ impl Registry {
         self.groups.iter().find(|group| group.name == name)
     }
 
-    /// What is built in, the resources that definitions make, and, if `metrics`, what nodes and pods use. A definition in
-    /// a group that is built in is not served, and takes the place of nothing.
+    /// The built-in resources, those of CustomResourceDefinitions, and, if `metrics`, resource metrics. A definition
+    /// in a built-in group is not served, and replaces nothing.
     pub fn serving<'a>(custom: impl Iterator<Item = &'a Arc<Resource>>, metrics: bool) -> Registry {
         let mut registry = Self::builtin().clone();
         let mut names: Vec<Key> = Vec::new();
@@ -329,7 +329,7 @@ impl Registry {
         registry
     }
 
-    /// Serves `metrics.k8s.io` behind all other groups, where upstream's priorities of groups have it.
+    /// Serves `metrics.k8s.io` after all other groups, according to upstream's group priorities.
     fn add_metrics(&mut self) {
         let (group, version) = (Key::from(METRICS), Key::from("v1beta1"));
         for (plural, kind, namespaced) in [
@@ -358,7 +358,7 @@ impl Registry {
     }
 }
 
-/// The place of a kind that every group and version has, such as `DeleteOptions`.
+/// The component name of a kind that every group and version has, such as `DeleteOptions`.
 fn everywhere(kind: &str) -> (&'static str, &'static str, &str) {
     ("", "", kind)
 }
@@ -402,7 +402,7 @@ fn keys_of(value: &Value) -> Vec<Key> {
         .collect()
 }
 
-/// Where upstream keeps a resource in etcd: list orders and some refusals show it.
+/// Upstream's key prefix of a resource in etcd: the order of lists and some errors show it.
 fn prefix(group: &str, plural: &str) -> String {
     match (group, plural) {
         ("", "services") => "/registry/services/specs/".into(),
@@ -514,7 +514,7 @@ fn read_version(
                     .as_str()
                     .map_or_else(|| fallback.clone(), Key::from)
             };
-            // A subresource of another group says group and version; a core one says only the version.
+            // A subresource of another group has group and version; a core one has only the version.
             let foreign = sub.get("version").is_some();
             Some(Subresource {
                 name: name.into(),

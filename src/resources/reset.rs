@@ -1,6 +1,6 @@
-//! What a write to a resource or one of its subresources resets, and so nobody owns by it: upstream's
-//! GetResetFields and GetResetFieldsFilter. A write of the object itself resets its status, one of the status
-//! resets the spec; `documents/reset-fields.txt` holds who resets something else (`-` is the object itself).
+//! The fields reset by a write to a resource or one of its subresources, which are thus not owned by it: upstream's
+//! GetResetFields and GetResetFieldsFilter. Writes to the object reset its status, and writes to the status
+//! reset the spec; `documents/reset-fields.txt` lists the exceptions (`-` is the object itself).
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -34,7 +34,7 @@ fn except(paths: &[&str]) -> Filter {
     Filter::Except(set)
 }
 
-/// Which fields of a write count; `subresource` is empty for the object itself.
+/// The fields tracked for a write; `subresource` is empty for the object itself.
 pub fn filter(resource: &Resource, version: &Version, subresource: &str) -> &'static Filter {
     if !resource.is_custom() {
         let dot = if resource.group.is_empty() { "" } else { "." };

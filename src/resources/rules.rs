@@ -1,18 +1,18 @@
-//! What one kind does differently from all others.
+//! Behavior specific to one kind.
 
 use crate::auth::{Authorizer, User};
 use crate::meta::{At, Errors, Status};
 use crate::schema::Value;
 use crate::store::Change;
 
-/// What the rules of a kind may know besides the objects themselves.
+/// The context of a kind's rules, besides the objects themselves.
 #[derive(Clone, Copy)]
 pub struct Cx<'a> {
     /// The namespace of the request; empty for cluster-scoped kinds.
     pub namespace: &'a str,
-    /// The version in which the request speaks (`v1`).
+    /// The version of the request (`v1`).
     pub version: &'a str,
-    /// The verb of the request, as it is authorized.
+    /// The verb of the request, as in authorization.
     pub verb: &'a str,
     /// The subresource of the request; empty for the object itself.
     pub subresource: &'a str,
@@ -20,40 +20,40 @@ pub struct Cx<'a> {
     pub now: i64,
     /// Nothing will be written.
     pub dry_run: bool,
-    /// The metadata that the client sent, before anything was added; null outside of a creation's preparation.
+    /// The metadata that the client sent, before defaults; null except while a creation is prepared.
     pub sent: &'a Value,
-    /// Who asks.
+    /// The user who makes the request.
     pub user: &'a User,
-    /// Who judges what else the asker may do; none where nothing is written.
+    /// Authorizes other actions of the user; `None` if nothing is written.
     pub authorizer: Option<&'a dyn Authorizer>,
     /// The resource.
     pub resource: &'a super::Resource,
-    /// Settings of the server and other objects that rules may look at.
+    /// Server settings and other objects.
     pub cluster: &'a super::cluster::Cluster,
 }
 
-/// For [`Cx::sent`] where there is nothing.
+/// The value of [`Cx::sent`] if there is none.
 pub static NOTHING: Value = Value::Null;
 
-/// When `metadata.generation` rises.
+/// When `metadata.generation` is incremented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Generation {
-    /// The kind does not manage it: what a creation says stays.
+    /// The kind does not manage it: the value from the creation is kept.
     None,
-    /// 1 at creation, one more with each change of `spec`.
+    /// 1 at creation, incremented with each change of `spec`.
     Spec,
-    /// As `Spec`, and one more where `spec` says that a list or a map is empty: what is stored never says that, and is
-    /// compared with it bit by bit.
+    /// Like `Spec`, and also incremented if the request's `spec` has an empty list or map: stored objects never have
+    /// one, and upstream compares both exactly.
     SpecAsSaid,
-    /// 1 at creation, one more when anything but metadata and status changes.
+    /// 1 at creation, incremented if anything except metadata and status changes.
     AllButStatus,
-    /// As `AllButStatus`, and as `SpecAsSaid` of what is empty.
+    /// Like `AllButStatus`, and like `SpecAsSaid` for empty values.
     AllButStatusAsSaid,
-    /// The kind's `prepare_create` and `prepare_update` see to it.
+    /// Set by the kind's `prepare_create` and `prepare_update`.
     Own,
 }
 
-/// How an unknown field selector is refused.
+/// The error for an unknown field selector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SelectorError {
     /// `"X" is not a known field selector: only "metadata.name", "metadata.namespace"`
@@ -69,20 +69,20 @@ pub enum SelectorError {
 /// What becomes of the dependents of an object that is deleted without a propagation policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dependents {
-    /// They are deleted afterwards: Background.
+    /// Dependents are deleted afterwards: Background.
     Deleted,
-    /// They are left alone: Orphan.
+    /// Dependents are kept: Orphan.
     Orphaned,
-    /// There are none to look for, whatever policy a DELETE says.
+    /// Dependents are never looked for, whatever policy a DELETE requests.
     Unsupported,
 }
 
-/// Which metadata a write to the status subresource takes over.
+/// Which metadata a write to the status subresource changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetaOnStatus {
-    /// Labels, annotations, finalizers and the rest, as a write to the object does.
+    /// Labels, annotations, finalizers and the rest, like a write to the object.
     Taken,
-    /// None: metadata stays as it was (but for managedFields).
+    /// None, except managedFields.
     Kept,
 }
 
@@ -90,7 +90,7 @@ pub enum MetaOnStatus {
 #[derive(Clone, Copy)]
 pub struct Age(pub i64);
 
-/// A selectable field besides metadata.name and metadata.namespace, and how its value is read off an object.
+/// A selectable field besides metadata.name and metadata.namespace.
 pub struct Selectable {
     /// Its name in selectors: `spec.nodeName`.
     pub name: &'static str,
@@ -98,7 +98,7 @@ pub struct Selectable {
     pub value: fn(&Value) -> String,
 }
 
-/// The type of [`Rules::effects`]: `(new, old)`. An error is the refusal of the whole write.
+/// The type of [`Rules::effects`]: `(new, old)`. An error rejects the whole write.
 pub type Effects = fn(Option<&mut Value>, Option<&Value>, &Cx<'_>) -> Result<Vec<Change>, Status>;
 
 /// What a write to the status subresource, and to the others that write the kind itself, does differently.
@@ -291,23 +291,25 @@ impl Deletion {
 /// Written as `Rules { validate, printing: Printing::of(cells), ..Rules::DEFAULT }`.
 #[derive(Clone, Copy)]
 pub struct Rules {
-    /// Upstream's SetDefaults of the object as the request's version has it (`cx.version`); also run on what is
-    /// nested in it, such as pod templates. Runs after decoding, and again after mutating admission.
+    /// Upstream's SetDefaults for the object in the request's version (`cx.version`), including nested
+    /// types such as pod templates. Runs after decoding, and again after mutating admission.
     pub defaults: fn(&mut Value, &Cx<'_>),
-    /// What upstream's conversion to its internal type refuses or changes: annotations that stand for fields of that
-    /// type. Of every object that a client sends or makes by a patch, as soon as it is decoded. The error is Go's text.
+    /// What upstream's conversion to its internal type rejects or changes: annotations that represent fields of that
+    /// type. Runs on every object sent by a client or made by a patch, right after decoding. The error is Go's text.
     pub convert: fn(&mut Value) -> Result<(), String>,
-    /// What a write takes and gives back elsewhere in the store (a service's addresses and ports), as changes for the
-    /// same commit: of the object to be written, whose fields it fills, and the stored one. The first is none where
-    /// the object ends, the second where it begins. Runs before the kind's preparation and validation, as upstream's
-    /// BeginCreate and BeginUpdate, and again after a lost race; dry runs and refusals drop the changes.
+    /// Allocates and releases values elsewhere in the store (a service's addresses and ports), as changes for the
+    /// same commit: gets the object to be written, whose fields it fills, and the stored one. The first is `None` on
+    /// deletion, the second on creation. Runs before the kind's preparation and validation, like upstream's
+    /// BeginCreate and BeginUpdate, and again after a lost race; the changes are dropped if the request is a dry run
+    /// or rejected.
     pub effects: Effects,
-    /// Upstream's strategy.PrepareForCreate: what a client may not set is reset (status, for one: the pipeline has
-    /// already dropped it where the kind has a status subresource).
+    /// Upstream's strategy.PrepareForCreate: resets what clients may not set (except status: the pipeline has
+    /// already dropped it if the kind has a status subresource).
     pub prepare_create: fn(&mut Value, &Cx<'_>),
-    /// Upstream's PrepareForUpdate of the object itself: `(new, old)`. The pipeline has already carried status over.
+    /// Upstream's PrepareForUpdate for the object itself: `(new, old)`. The pipeline has already copied status from
+    /// `old`.
     pub prepare_update: fn(&mut Value, &Value, &Cx<'_>),
-    /// Validation of a creation (`old` is none) or an update, after object metadata was judged.
+    /// Validation of a creation (`old` is `None`) or an update, after validation of metadata.
     pub validate: fn(At<'_>, Option<At<'_>>, &Cx<'_>, &mut Errors),
     /// Warnings of a creation (`old` is none) or an update, in upstream's order.
     pub warnings: fn(&Value, Option<&Value>, &Cx<'_>) -> Vec<String>,
@@ -340,7 +342,7 @@ pub struct Rules {
     pub deletion: Deletion,
     /// Seconds after which an object deletes itself (events).
     pub ttl: Option<u64>,
-    /// Upstream's internal type, for refusals that show it (`core.Pod`).
+    /// Upstream's internal type, for errors that print it (`core.Pod`).
     pub internal: &'static str,
 }
 

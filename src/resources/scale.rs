@@ -1,4 +1,4 @@
-//! The scale subresource: where replicas and selector are, and what may stand there. Follows
+//! The scale subresource: the paths of replicas and selector, and their validation. Follows
 //! k8s.io/apiextensions-apiserver/pkg/registry/customresource (etcd.go, validator.go) and, for built-in kinds,
 //! pkg/registry/apps/deployment/storage/storage.go.
 
@@ -7,7 +7,7 @@ use crate::meta::selector;
 use crate::meta::{Errors, Path};
 use crate::schema::{Key, Value, structural};
 
-/// A path of member names with a dot before each.
+/// A path of member names, each preceded by a dot.
 #[derive(Clone, Debug)]
 pub struct Dotted {
     /// As declared: `.spec.replicas`.
@@ -15,10 +15,10 @@ pub struct Dotted {
     steps: Vec<Key>,
 }
 
-/// Where the selector of what is scaled is.
+/// The location of the selector.
 #[derive(Clone, Debug)]
 pub enum Selector {
-    /// Nowhere.
+    /// There is none.
     None,
     /// Text at a path.
     Text(Dotted),
@@ -28,12 +28,12 @@ pub enum Selector {
     Map,
 }
 
-/// Where an object keeps what a Scale shows.
+/// The locations of the values of a Scale in its parent.
 #[derive(Clone, Debug)]
 pub struct Scale {
-    /// The wanted number.
+    /// The desired number of replicas.
     pub spec_replicas: Dotted,
-    /// The observed number.
+    /// The observed number of replicas.
     pub status_replicas: Dotted,
     /// The selector.
     pub selector: Selector,
@@ -60,7 +60,7 @@ impl Dotted {
     /// The value here, if there is one.
     ///
     /// # Errors
-    /// Upstream's text where something on the way is no object.
+    /// Upstream's text if something on the path is not an object.
     fn find<'a>(&self, object: &'a Value) -> Result<Option<&'a Value>, String> {
         let mut value = object;
         for (i, step) in self.steps.iter().enumerate() {
@@ -92,10 +92,10 @@ impl Dotted {
         )
     }
 
-    /// The integer here, if there is a value.
+    /// The integer at this path, if there is a value.
     ///
     /// # Errors
-    /// Upstream's text for a value that is none.
+    /// Upstream's text if the value is not an integer.
     pub fn int(&self, object: &Value) -> Result<Option<i64>, String> {
         match self.find(object)? {
             None => Ok(None),
@@ -104,10 +104,10 @@ impl Dotted {
         }
     }
 
-    /// The text here, if there is a value.
+    /// The text at this path, if there is a value.
     ///
     /// # Errors
-    /// Upstream's text for a value that is none.
+    /// Upstream's text if the value is not a string.
     pub fn text(&self, object: &Value) -> Result<Option<String>, String> {
         match self.find(object)? {
             None => Ok(None),
@@ -116,10 +116,10 @@ impl Dotted {
         }
     }
 
-    /// Puts an integer here, making the objects on the way.
+    /// Sets the integer at this path, creating parent objects.
     ///
     /// # Errors
-    /// Upstream's text where something on the way is no object.
+    /// Upstream's text if something on the path is not an object.
     pub fn set(&self, object: &mut Value, number: i64) -> Result<(), String> {
         let mut value = object;
         let Some((last, steps)) = self.steps.split_last() else {
@@ -154,7 +154,7 @@ impl Scale {
         }
     }
 
-    /// How a kind is scaled in a version, if that has a Scale.
+    /// The scale subresource of a version, if it has one.
     pub fn served(version: &Version) -> Option<Scale> {
         if let Some(custom) = &version.custom {
             return custom.scale.clone();
@@ -172,12 +172,12 @@ impl Scale {
         })
     }
 
-    /// Judges the wanted number.
+    /// Validates the desired number.
     pub fn validate_spec(&self, object: &Value, errors: &mut Errors) {
         replicas(&self.spec_replicas, object, errors);
     }
 
-    /// Judges the observed number and the selector.
+    /// Validates the observed number and the selector.
     pub fn validate_status(&self, object: &Value, errors: &mut Errors) {
         replicas(&self.status_replicas, object, errors);
         if let Selector::Text(selector) = &self.selector
@@ -187,7 +187,7 @@ impl Scale {
         }
     }
 
-    /// The Scale of an object, and whether the wanted number is there.
+    /// The Scale of an object, and whether the desired number is set.
     ///
     /// # Errors
     /// Upstream's text for values of a wrong type.

@@ -1,11 +1,11 @@
-//! What is put right from time to time: node ports and addresses that no service has, and those of services that
-//! nothing holds. Follows k8s.io/kubernetes/pkg/registry/core/service/{ipallocator,portallocator}/controller.
+//! Periodic repair of allocations: releases node ports and addresses that no service uses, and allocates those in use
+//! but not recorded. Follows k8s.io/kubernetes/pkg/registry/core/service/{ipallocator,portallocator}/controller.
 
 use super::cluster::Cluster;
 use super::groups::services;
 use crate::store::StoreError;
 
-/// Compares what is taken with what services have, and writes what differs. A lost race is left to the next time.
+/// Compares allocations with the services, and corrects them. A lost race is left to the next run.
 pub async fn repair_allocations(cluster: &Cluster) {
     for change in services::repairs(cluster) {
         let key = change.key.clone();

@@ -1,4 +1,4 @@
-//! The rules of built-in kinds, a module a group, a file a kind (or a few that belong together).
+//! The rules of built-in kinds: one module per group, one file per kind (or for a few related ones).
 
 use super::Rules;
 use super::registry::Conversion;

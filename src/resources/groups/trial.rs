@@ -1,4 +1,4 @@
-//! For tests of rules: writes of objects through the steps of the pipeline that concern a kind's rules.
+//! A test bench for rules: runs writes through the steps of the pipeline that call them.
 
 use std::sync::Arc;
 

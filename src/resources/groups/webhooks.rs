@@ -1,8 +1,8 @@
-//! Who answers webhooks: a URL or a service. Follows k8s.io/apiserver/pkg/util/webhook/validation.go.
+//! Client configurations of webhooks: a URL or a service. Follows k8s.io/apiserver/pkg/util/webhook/validation.go.
 
 use crate::meta::{At, Errors, names};
 
-/// Judges a WebhookClientConfig, but for its bundle of authorities.
+/// Validates a WebhookClientConfig, except its bundle of authorities.
 pub(super) fn client(client: At<'_>, errors: &mut Errors) {
     let (url, service) = (client.field("url"), client.field("service"));
     match (url.is_absent(), service.is_absent()) {

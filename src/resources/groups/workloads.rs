@@ -65,7 +65,7 @@ pub(super) fn before(old: Option<At<'_>>) -> Before<'_> {
     })
 }
 
-/// Judges the selector of a spec: it must be there and select something. `kind` is how upstream calls the workload.
+/// Validates the selector of a spec: it must be there and select something. `kind` is how upstream calls the workload.
 pub(super) fn selector(spec: At<'_>, kind: &str, errors: &mut Errors) {
     let selector = spec.field("selector");
     if selector.is_absent() {
@@ -75,14 +75,14 @@ pub(super) fn selector(spec: At<'_>, kind: &str, errors: &mut Errors) {
     not_empty(selector, kind, errors);
 }
 
-/// Refuses a selector that selects everything.
+/// Rejects a selector that selects everything.
 pub(super) fn not_empty(selector: At<'_>, kind: &str, errors: &mut Errors) {
     if !selector.is_absent() && selector.value.is_empty() {
         selector.invalid(format!("empty selector is invalid for {kind}"), errors);
     }
 }
 
-/// Refuses a template whose labels the selector does not select. Answers false where the selector is none.
+/// Rejects a template whose labels the selector does not select. Answers false where the selector is none.
 pub(super) fn matches(spec: At<'_>, errors: &mut Errors) -> bool {
     let labels = spec.value.path(&["template", "metadata", "labels"]);
     match selects(spec.value.at("selector"), labels) {
@@ -97,7 +97,7 @@ pub(super) fn matches(spec: At<'_>, errors: &mut Errors) -> bool {
     true
 }
 
-/// Judges the template of a workload that runs forever. `kind` is how upstream calls it.
+/// Validates the template of a workload that runs forever. `kind` is how upstream calls it.
 pub(super) fn template(template: At<'_>, kind: &str, before: Before<'_>, errors: &mut Errors) {
     validate::template(template, before, errors);
     runs_forever(template.field("spec"), kind, errors);
@@ -112,14 +112,14 @@ pub(super) fn runs_forever(pod: At<'_>, kind: &str, errors: &mut Errors) {
     );
 }
 
-/// Refuses numbers below zero.
+/// Rejects numbers below zero.
 pub(super) fn counts(owner: At<'_>, fields: &[&str], errors: &mut Errors) {
     for field in fields {
         owner.field(field).non_negative(errors);
     }
 }
 
-/// Refuses a count that is above another: `(count, other, how upstream calls the other)`.
+/// Rejects a count that is above another: `(count, other, how upstream calls the other)`.
 pub(super) fn at_most(status: At<'_>, pairs: &[(&str, &str, &str)], errors: &mut Errors) {
     for (count, other, shown) in pairs {
         let n = status.value.int(count);
@@ -168,7 +168,7 @@ pub(super) fn collisions(status: At<'_>, old: &Value, errors: &mut Errors) {
     }
 }
 
-/// Refuses a change, showing the new value as upstream's internal type prints it (`""` for types that are served as
+/// Rejects a change, showing the new value as upstream's internal type prints it (`""` for types that are served as
 /// they are).
 pub(super) fn immutable(new: At<'_>, old: &Value, go_type: &str, errors: &mut Errors) {
     if same_as(go_type, new.value, old) {

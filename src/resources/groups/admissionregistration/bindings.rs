@@ -1,4 +1,4 @@
-//! Bindings of policies: where they hold, with which parameters.
+//! Policy bindings: the scope and parameters of a policy.
 
 use std::collections::BTreeSet;
 

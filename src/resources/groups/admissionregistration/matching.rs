@@ -1,4 +1,4 @@
-//! What webhooks and policies are asked about: rules, selectors, and conditions.
+//! Matching of requests by webhooks and policies: rules, selectors, and conditions.
 
 use std::collections::BTreeSet;
 
@@ -109,7 +109,7 @@ pub(super) fn match_resources(matched: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Conditions by expressions: validateMatchConditions, but for what the expressions mean.
+/// Conditions by expressions: validateMatchConditions, except what the expressions mean.
 pub(super) fn conditions(list: At<'_>, errors: &mut Errors) {
     let mut known = BTreeSet::new();
     if list.list().len() > CONDITIONS {
@@ -137,7 +137,7 @@ pub(super) fn expression(expression: At<'_>, detail: &str, errors: &mut Errors) 
 }
 
 impl At<'_> {
-    /// Refuses other items beside `*`.
+    /// Rejects other items beside `*`.
     fn alone(&self, what: &str, errors: &mut Errors) {
         if self.list().len() > 1 && self.list().iter().any(|item| item.as_str() == Some("*")) {
             self.invalid(

@@ -1,4 +1,4 @@
-//! Kinds of the group `admissionregistration.k8s.io`: who else is asked about writes. Follows
+//! Kinds of the group `admissionregistration.k8s.io`: webhooks and policies. Follows
 //! k8s.io/kubernetes/pkg/registry/admissionregistration and pkg/apis/admissionregistration.
 
 mod bindings;

@@ -1,4 +1,4 @@
-//! Objects that are parameters of policies: their kind, the references to them, and who may make others read them.
+//! Parameters of policies: their kind, references to them, and the permission needed for a reference.
 
 use crate::auth::{Attributes, Decision, User};
 use crate::meta::errors::quoted;

@@ -1,4 +1,4 @@
-//! Admission policies: expressions that judge or change what is written.
+//! Admission policies: CEL expressions that validate or change objects.
 
 use std::collections::BTreeSet;
 

@@ -98,10 +98,10 @@ fn validate(object: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mut Errors
     }
 }
 
-/// What is not judged.
+/// What is not validated.
 #[derive(Clone, Copy, Default)]
 struct Checks {
-    /// What cannot change is not judged again.
+    /// What cannot change is not validated again.
     of_update: bool,
     /// The template's pod.
     lax_template: bool,

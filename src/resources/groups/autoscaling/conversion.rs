@@ -1,4 +1,4 @@
-//! Autoscalers of v1, which keep in annotations what only v2 has fields for. Follows
+//! Conversion of HorizontalPodAutoscalers to v1, where annotations hold what only v2 has fields for. Follows
 //! pkg/apis/autoscaling/v1/conversion.go.
 
 use super::{DEFAULT_PERCENT, fill, processors};
@@ -275,7 +275,7 @@ fn typed_list(list: Value, item: &str) -> Option<Vec<Value>> {
         .collect()
 }
 
-/// Metrics of an annotation as v2 has them; none where they are not what they should be.
+/// Metrics of an annotation as v2 has them; `None` if they are not what they should be.
 fn metrics_of(list: &Value, sources: &[(&str, &[Member])], item: &str) -> Option<Vec<Value>> {
     let Value::Array(items) = list else {
         return list.is_null().then(Vec::new);

@@ -1,4 +1,4 @@
-//! Judges autoscalers. Follows pkg/apis/autoscaling/validation/validation.go.
+//! Validation of HorizontalPodAutoscalers. Follows pkg/apis/autoscaling/validation/validation.go.
 
 use crate::meta::{At, Errors, names};
 use crate::resources::Cx;
@@ -102,7 +102,7 @@ fn names_a_bad_version(object: &Value) -> bool {
     })
 }
 
-/// The kinds of metrics, in the order in which they are judged, and the fields they are in.
+/// The kinds of metrics, in the order in which they are validated, and the fields they are in.
 const SOURCES: [(&str, &str); 5] = [
     ("Object", "object"),
     ("External", "external"),

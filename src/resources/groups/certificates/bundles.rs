@@ -1,4 +1,4 @@
-//! Bundles of trust anchors.
+//! ClusterTrustBundles: CA certificates.
 
 use std::collections::BTreeMap;
 

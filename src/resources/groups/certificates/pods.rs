@@ -1,4 +1,4 @@
-//! Requests of kubelets for certificates of their pods.
+//! PodCertificateRequests: kubelets request certificates for their pods.
 
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::X509Certificate;

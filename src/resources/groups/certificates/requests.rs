@@ -1,4 +1,4 @@
-//! Certificate signing requests: made by those who want a certificate, approved and signed by their subresources.
+//! CertificateSigningRequests, and their subresources for approval and signing.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Certificates and requests for them, as Go's crypto/x509 reads and words them.
+//! Parses certificates and requests like Go's crypto/x509, with its error texts.
 
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::{FromDer as _, X509Certificate};

@@ -1,4 +1,4 @@
-//! Component statuses: the health of parts of a control plane, told at each request. Follows
+//! ComponentStatuses: the health of parts of the control plane, computed at each request. Follows
 //! k8s.io/kubernetes/pkg/registry/core/componentstatus.
 
 use crate::resources::{Printing, Rules};

@@ -54,7 +54,7 @@ pub(super) fn count(n: usize) -> Value {
     Value::Int(i64::try_from(n).unwrap_or(i64::MAX))
 }
 
-/// Judges the key of a value.
+/// Validates the key of a value.
 pub(super) fn value_key(key: &str, value: At<'_>, errors: &mut Errors) {
     for wrong in names::config_map_key(key) {
         errors.invalid(value.path, key, wrong);
@@ -66,7 +66,7 @@ pub(super) fn decoded_len(text: &str) -> usize {
     (text.len() / 4 * 3).saturating_sub(text.bytes().rev().take_while(|b| *b == b'=').count())
 }
 
-/// Refuses changes of an object that was made immutable. To some fields (`true`) an empty map is a change from none, as
+/// Rejects changes of an object that was made immutable. To some fields (`true`) an empty map is a change from none, as
 /// upstream has no default for them.
 pub(super) fn frozen(object: At<'_>, old: &Value, fields: &[(&str, bool)], errors: &mut Errors) {
     if !old.bool("immutable") {

@@ -73,7 +73,7 @@ pub(in crate::resources::groups) fn ip_warnings(
     }
 }
 
-/// Judges the address of an endpoint, as ValidateEndpointIP.
+/// Validates the address of an endpoint, as ValidateEndpointIP.
 pub(in crate::resources::groups) fn endpoint_ip(at: At<'_>, errors: &mut Errors) {
     let text = at.str();
     let Some(ip) = addresses::parse_ip(text) else {

@@ -131,7 +131,7 @@ fn item(limit: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Judges the amounts of one resource against one another.
+/// Validates the amounts of one resource against one another.
 fn compare(
     limit: At<'_>,
     key: &str,

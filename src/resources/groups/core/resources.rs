@@ -1,9 +1,9 @@
-//! What quotas count, and how much of it. Follows k8s.io/kubernetes/pkg/apis/core/helper/helpers.go.
+//! Validation of resource names and quantities in quotas. Follows k8s.io/kubernetes/pkg/apis/core/helper/helpers.go.
 
 use super::pods::validate::{is_standard_quota, quantity, resource_name};
 use crate::meta::{At, Errors};
 
-/// Judges what a quota counts and how much of it, as ValidateResourceQuotaResourceName and
+/// Validates what a quota counts and how much of it, as ValidateResourceQuotaResourceName and
 /// ValidateResourceQuantityValue.
 pub(super) fn quota(name: &str, at: At<'_>, errors: &mut Errors) {
     resource_name(name, at, errors);

@@ -1,4 +1,4 @@
-//! Migrations of stored objects to another version. Follows
+//! StorageVersionMigrations. Follows
 //! k8s.io/kubernetes/pkg/registry/storagemigration/storagemigration/strategy.go and pkg/apis/storagemigration.
 
 use crate::meta::names::{self, Wrong};
@@ -98,7 +98,7 @@ fn is_version(text: &str) -> bool {
 }
 
 impl At<'_> {
-    /// Refuses text that `check` finds wrong, all that is wrong in one refusal.
+    /// Rejects text that `check` finds wrong, all that is wrong in one refusal.
     fn checked_at_once(&self, check: fn(&str) -> Wrong, errors: &mut Errors) {
         let wrong = check(self.str());
         if !wrong.is_empty() {

@@ -1,4 +1,4 @@
-//! Registrations of API groups and who serves them. Follows k8s.io/kube-aggregator/pkg/registry/apiservice and
+//! APIServices: API groups and the servers behind them. Follows k8s.io/kube-aggregator/pkg/registry/apiservice and
 //! pkg/apis/apiregistration.
 
 use crate::meta::{At, Errors, conditions, names, table, time};

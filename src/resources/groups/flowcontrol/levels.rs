@@ -1,4 +1,4 @@
-//! Priority levels: how many requests at once.
+//! Priority levels: limits for concurrent requests.
 
 use super::{COMMON, conditions, mandatory};
 use crate::meta::{At, Errors, table};
@@ -189,7 +189,7 @@ fn declared(spec: At<'_>, errors: &mut Errors) {
 }
 
 impl At<'_> {
-    /// Refuses the absence of a struct, be it empty.
+    /// Rejects the absence of a struct, be it empty.
     fn required_there(&self, errors: &mut Errors) {
         if self.is_absent() {
             errors.required(self.path, "");

@@ -68,7 +68,7 @@ impl At<'_> {
         self.list().iter().any(|item| item.as_str() == Some("*"))
     }
 
-    /// Refuses an empty list, and other items beside `*`; answers whether the items are to be judged.
+    /// Rejects an empty list, and other items beside `*`; answers whether the items are to be validated.
     fn all_or_some(&self, missing: &str, what: &str, errors: &mut Errors) -> bool {
         if !self.required(missing, errors) {
             return false;

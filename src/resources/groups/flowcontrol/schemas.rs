@@ -150,7 +150,7 @@ fn subject(subject: At<'_>, errors: &mut Errors) {
             }
         }
     }
-    // Of the others, upstream tells first of accounts but for a user, where it tells of them first, too.
+    // Of the others, upstream tells first of accounts except a user, where it tells of them first, too.
     let order: [&str; 2] = match *known {
         "ServiceAccount" => ["user", "group"],
         "User" => ["serviceAccount", "group"],

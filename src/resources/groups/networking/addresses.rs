@@ -1,4 +1,4 @@
-//! Addresses of services and the ranges that they are taken from. Follows
+//! IPAddresses and ServiceCIDRs. Follows
 //! k8s.io/kubernetes/pkg/registry/networking/{ipaddress,servicecidr}/strategy.go and pkg/apis/networking/validation.
 
 use crate::meta::{At, Errors, addresses, names, table};

@@ -62,7 +62,7 @@ pub(super) const RULES: Rules = Rules {
     ..Rules::DEFAULT
 };
 
-/// Judges the name of a host that a load balancer is reached by.
+/// Validates the name of a host that a load balancer is reached by.
 pub(in crate::resources::groups) fn host_name(host: At<'_>, errors: &mut Errors) {
     host.checked_if_said(names::dns1123_subdomain, errors);
     if addresses::parse_ip(host.str()).is_some() {

@@ -48,7 +48,7 @@ pub(super) const CLUSTER_ROLES: Rules = Rules {
     ..COMMON
 };
 
-/// ValidatePolicyRule of each rule, but for what is declared.
+/// ValidatePolicyRule of each rule, except what is declared.
 fn policy_rules(rules: At<'_>, namespaced: bool, errors: &mut Errors) {
     for rule in rules.items() {
         let (urls, groups) = (rule.field("nonResourceURLs"), rule.field("apiGroups"));

@@ -1,5 +1,5 @@
-//! Checks that several kinds of this group share. Follows k8s.io/kubernetes/pkg/apis/resource/validation and, for what
-//! is declared (told behind all that is not), k8s.io/apimachinery/pkg/api/validate.
+//! Checks shared by several kinds of this group. Follows k8s.io/kubernetes/pkg/apis/resource/validation and, for
+//! declarative validation (reported after everything else), k8s.io/apimachinery/pkg/api/validate.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ const ID: usize = 32;
 /// How much JSON a driver's parameters may be, in bytes.
 const PARAMETERS: usize = 10 * 1024;
 
-/// Refuses a list of more than `max` items. Returns whether it is short enough to look at its items.
+/// Rejects a list of more than `max` items. Returns whether it is short enough to look at its items.
 pub(super) fn few(list: At<'_>, max: usize, errors: &mut Errors) -> bool {
     let count = list.list().len();
     if count > max {
@@ -26,7 +26,7 @@ pub(super) fn few(list: At<'_>, max: usize, errors: &mut Errors) -> bool {
     count <= max
 }
 
-/// Refuses items whose key was there before; they are shown as they are.
+/// Rejects items whose key was there before; they are shown as they are.
 pub(super) fn unique<'a, K: Ord>(list: At<'a>, key: impl Fn(&'a Value) -> K, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
     for (index, item) in list.list().iter().enumerate() {
@@ -36,7 +36,7 @@ pub(super) fn unique<'a, K: Ord>(list: At<'a>, key: impl Fn(&'a Value) -> K, err
     }
 }
 
-/// Refuses texts that were there before.
+/// Rejects texts that were there before.
 pub(super) fn unique_texts(list: At<'_>, errors: &mut Errors) {
     unique(list, |item| item.as_str().unwrap_or_default(), errors);
 }
@@ -183,7 +183,7 @@ pub(super) fn declared_configuration(config: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// A list of selectors of devices. Their expressions are judged where they are evaluated.
+/// A list of selectors of devices. Their expressions are validated where they are evaluated.
 pub(super) fn selectors(list: At<'_>, errors: &mut Errors) {
     if list.list().len() > 32 {
         return;
@@ -291,7 +291,7 @@ pub(super) fn declared_counters(counters: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Refuses absent text, and text that a declared `check` finds wrong.
+/// Rejects absent text, and text that a declared `check` finds wrong.
 pub(super) fn declared_name(name: At<'_>, check: Check, errors: &mut Errors) {
     name.required_checked(check, errors);
 }

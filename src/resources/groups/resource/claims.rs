@@ -1,4 +1,4 @@
-//! Claims on devices and templates of them. Follows k8s.io/kubernetes/pkg/registry/resource/resourceclaim and
+//! ResourceClaims and their templates. Follows k8s.io/kubernetes/pkg/registry/resource/resourceclaim and
 //! resourceclaimtemplate, and pkg/apis/resource/validation.
 
 use super::{requests, status};
@@ -144,7 +144,7 @@ fn admin(devices: At<'_>, cx: &Cx<'_>, errors: &mut Errors) {
     may_have_admin(list.index(index).field("adminAccess"), cx, errors);
 }
 
-/// Refuses administrative access at `path` in a namespace that does not allow it.
+/// Rejects administrative access at `path` in a namespace that does not allow it.
 pub(super) fn may_have_admin(path: Path<'_>, cx: &Cx<'_>, errors: &mut Errors) {
     let namespace = cx.cluster.get("", "namespaces", "", cx.namespace);
     let allowed = namespace

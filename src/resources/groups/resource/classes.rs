@@ -1,4 +1,4 @@
-//! Classes of devices, and rules that taint them. Follows k8s.io/kubernetes/pkg/registry/resource/deviceclass and
+//! DeviceClasses and DeviceTaintRules. Follows k8s.io/kubernetes/pkg/registry/resource/deviceclass and
 //! devicetaintrule, and pkg/apis/resource/validation.
 
 use super::checks;

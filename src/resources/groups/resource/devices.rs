@@ -30,7 +30,7 @@ pub(super) fn drop_disabled(device: &mut Value) {
     }
 }
 
-/// Judges a device; `per_device` tells whether each device says where it is.
+/// Validates a device; `per_device` tells whether each device says where it is.
 pub(super) fn device(device: At<'_>, old: Option<&Value>, per_device: bool, errors: &mut Errors) {
     device.field("name").checked(names::dns1123_label, errors);
     let (attributes, capacity) = (device.field("attributes"), device.field("capacity"));
@@ -268,7 +268,7 @@ fn range(range: At<'_>, default: &Quantity, most: &Quantity, errors: &mut Errors
     }
     if usable {
         for value in [Some(default), max.as_ref()].into_iter().flatten() {
-            // Between zero and the largest integer, as judged above.
+            // Between zero and the largest integer, as validated above.
             let away = i128::from(value.value()) - i128::from(min.value());
             if away % i128::from(step.value().max(1)) != 0 {
                 let why = format!("value is not a multiple of a given step ({step}) from ({min})");

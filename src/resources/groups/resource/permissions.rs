@@ -1,5 +1,5 @@
-//! What else one must be allowed to write into the status of a claim: to allocate and reserve it (`binding`), and to
-//! tell the state of a driver's devices (`driver`). Follows AuthorizedForBinding and AuthorizedForDeviceStatus of
+//! Additional permissions for writes to a claim's status: to allocate and reserve it (`binding`), and to
+//! report the status of a driver's devices (`driver`). Follows AuthorizedForBinding and AuthorizedForDeviceStatus of
 //! k8s.io/kubernetes/pkg/registry/resource/utils.go.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use crate::meta::{At, Errors};
 use crate::resources::Cx;
 use crate::schema::Value;
 
-/// Judges a change of the status.
+/// Validates a change of the status.
 pub(super) fn judge(status: At<'_>, old: &Value, cx: &Cx<'_>, errors: &mut Errors) {
     let new = status.value;
     let changed = |member: &str| new.at(member) != old.at(member);

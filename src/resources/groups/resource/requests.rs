@@ -1,4 +1,4 @@
-//! What a claim asks of devices: the `devices` of a ResourceClaimSpec. Follows validateDeviceClaim of
+//! Device requests of a claim: the `devices` of a ResourceClaimSpec. Follows validateDeviceClaim of
 //! k8s.io/kubernetes/pkg/apis/resource/validation.
 
 use super::checks;
@@ -42,7 +42,7 @@ pub(super) fn drop_disabled(devices: &mut Value) {
     });
 }
 
-/// Judges a reference to a request of the claim whose `devices` these are.
+/// Validates a reference to a request of the claim whose `devices` these are.
 pub(super) fn reference(name: At<'_>, devices: &Value, errors: &mut Errors) {
     let parts: Vec<&str> = name.str().split('/').collect();
     if parts.len() <= 2 {
@@ -68,7 +68,7 @@ pub(super) fn reference(name: At<'_>, devices: &Value, errors: &mut Errors) {
     }
 }
 
-/// Judges references to requests of a claim.
+/// Validates references to requests of a claim.
 pub(super) fn references(list: At<'_>, devices: &Value, errors: &mut Errors) {
     if list.list().len() <= REQUESTS {
         list.items()
@@ -83,7 +83,7 @@ pub(super) fn declared_references(list: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Judges the `devices` of a claim.
+/// Validates the `devices` of a claim.
 pub(super) fn validate(devices: At<'_>, errors: &mut Errors) {
     let requests = devices.field("requests");
     if requests.list().len() <= REQUESTS {

@@ -1,4 +1,5 @@
-//! Slices of the devices of a driver. Follows k8s.io/kubernetes/pkg/registry/resource/resourceslice/strategy.go and
+//! ResourceSlices: the devices of a driver. Follows k8s.io/kubernetes/pkg/registry/resource/resourceslice/strategy.go
+//! and
 //! pkg/apis/resource/validation.
 
 use super::{checks, classes, devices};
@@ -216,7 +217,7 @@ fn places(spec: At<'_>, errors: &mut Errors) {
     );
 }
 
-/// Refuses none of some fields, and several.
+/// Rejects none of some fields, and several.
 pub(super) fn one_place(
     path: Path<'_>,
     said: &[&str],

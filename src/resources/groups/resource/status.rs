@@ -69,7 +69,7 @@ pub(super) fn prepare(claim: &mut Value, old: &Value) {
     }
 }
 
-/// Judges the status that takes the place of `old`'s.
+/// Validates the status that takes the place of `old`'s.
 pub(super) fn validate(claim: At<'_>, old: At<'_>, cx: &Cx<'_>, errors: &mut Errors) {
     let (status, before) = (claim.field("status"), old.value.at("status"));
     let devices = claim.value.path(&["spec", "devices"]);

@@ -1,4 +1,4 @@
-//! What the rules of this group refuse, and what they fill in.
+//! Tests validation and defaults of this group.
 
 use crate::resources::groups::trial::Trial;
 

@@ -1,4 +1,4 @@
-//! When a job fails and when it succeeds: its policies.
+//! Pod failure policies and success policies of jobs.
 
 use super::{indexes, is_indexed};
 use crate::meta::{At, Errors, names};

@@ -1,5 +1,5 @@
-//! What a job's status may become: each rule holds of what changes. Follows ValidateJobUpdateStatus and the options that
-//! k8s.io/kubernetes/pkg/registry/batch/job/strategy.go gives it.
+//! Validation of a job's status, where each rule applies if its fields change. Follows ValidateJobUpdateStatus and the
+//! options from k8s.io/kubernetes/pkg/registry/batch/job/strategy.go.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ fn seconds(status: &Value, key: &str) -> Option<i64> {
     time::parse(status.at(key).as_str()?).ok()
 }
 
-/// Judges the status of `job`, which was that of `old`.
+/// Validates the status of `job`, which was that of `old`.
 pub(in crate::resources::groups::batch) fn status(job: At<'_>, old: At<'_>, errors: &mut Errors) {
     let status = job.field("status");
     let new = Look {

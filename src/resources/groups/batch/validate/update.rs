@@ -1,4 +1,4 @@
-//! What may change of a job. Follows ValidateJobUpdate.
+//! Validation of job updates: mutable fields. Follows ValidateJobUpdate.
 
 use super::status::is;
 use super::{is_indexed, job_spec};
@@ -7,7 +7,7 @@ use crate::resources::groups::core::pods::validate::Before;
 use crate::resources::groups::workloads::{self, immutable};
 use crate::schema::Value;
 
-/// Judges a job that takes the place of `old`, metadata aside.
+/// Validates a job that takes the place of `old`, metadata aside.
 pub(in crate::resources::groups::batch) fn update(job: At<'_>, old: At<'_>, errors: &mut Errors) {
     let spec = job.field("spec");
     let was = old.value.at("spec");
@@ -48,7 +48,7 @@ fn completions(spec: At<'_>, was: &Value, errors: &mut Errors) {
     }
 }
 
-/// A job's template is fixed, but for where its pods go and what they need while it is suspended and nothing runs.
+/// A job's template is fixed, except where its pods go and what they need while it is suspended and nothing runs.
 fn template(spec: At<'_>, old: &Value, errors: &mut Errors) {
     let template = spec.field("template");
     let suspended = old.at("spec").bool("suspend");

@@ -1,4 +1,4 @@
-//! The two forms of an event: the same members under other names. Follows pkg/apis/events/v1/conversion.go.
+//! The two forms of an event, which differ in the names of members. Follows pkg/apis/events/v1/conversion.go.
 
 use crate::resources::registry::Conversion;
 use crate::schema::{Object, Value, builtin, decode};

@@ -1,4 +1,4 @@
-//! Nodes, and what other kinds share of them: selectors of nodes, labels that are no longer used.
+//! Nodes, and parts shared with other kinds: node selectors, deprecated labels.
 
 pub(in crate::resources::groups::core) mod rules;
 

@@ -162,7 +162,7 @@ fn node(node: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Judges the two annotations that once were what fields are now: ValidateNodeSpecificAnnotations.
+/// Validates the two annotations that once were what fields are now: ValidateNodeSpecificAnnotations.
 fn annotations(annotations: At<'_>, errors: &mut Errors) {
     const TAINTS: &str = "scheduler.alpha.kubernetes.io/taints";
     const AVOIDED: &str = "scheduler.alpha.kubernetes.io/preferAvoidPods";

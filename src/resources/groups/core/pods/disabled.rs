@@ -1,4 +1,4 @@
-//! Fields whose features are off: they vanish, unless what is replaced had them. Follows dropDisabledFields of
+//! Fields of disabled features: dropped, unless the old object had them. Follows dropDisabledFields of
 //! k8s.io/kubernetes/pkg/api/pod/util.go.
 
 use super::validate::CONTAINERS;

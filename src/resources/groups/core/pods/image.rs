@@ -1,4 +1,4 @@
-//! What an image's name says of its tag. Follows k8s.io/kubernetes/pkg/util/parsers over the grammar of
+//! The tag in an image name. Follows k8s.io/kubernetes/pkg/util/parsers and the grammar of
 //! github.com/distribution/reference.
 
 use std::sync::LazyLock;

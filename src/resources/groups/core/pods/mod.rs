@@ -1,4 +1,4 @@
-//! Pods, pod templates and replication controllers, and what other workloads share of them: the rules of a pod
+//! Pods, pod templates and replication controllers, and the part shared with other workloads: the rules of a pod
 //! spec. Follows k8s.io/kubernetes/pkg/registry/core/pod/strategy.go.
 
 pub(in crate::resources::groups) mod cells;

@@ -1,4 +1,4 @@
-//! What the server itself sets in pods, and takes back. Follows the strategies of
+//! Fields of pods that the server sets or resets. Follows the strategies of
 //! k8s.io/kubernetes/pkg/registry/core/pod/strategy.go.
 
 use super::disabled::{drop_disabled, drop_from_status};

@@ -1,4 +1,4 @@
-//! The class of service of a pod. Follows k8s.io/kubernetes/pkg/apis/core/helper/qos.
+//! The QoS class of a pod. Follows k8s.io/kubernetes/pkg/apis/core/helper/qos.
 
 use crate::meta::amounts::is_pod_level;
 use crate::meta::quantity::Quantity;

@@ -1,4 +1,4 @@
-//! Pod templates, the kind. Follows k8s.io/kubernetes/pkg/registry/core/podtemplate/strategy.go.
+//! The kind PodTemplate. Follows k8s.io/kubernetes/pkg/registry/core/podtemplate/strategy.go.
 
 use super::validate::{self, Before};
 use super::{cells, defaults, disabled, warnings};

@@ -1,4 +1,4 @@
-//! What is accepted in pods and templates, but told of. Follows k8s.io/kubernetes/pkg/api/pod/warnings.go.
+//! Warnings about accepted pods and templates. Follows k8s.io/kubernetes/pkg/api/pod/warnings.go.
 
 mod paths;
 

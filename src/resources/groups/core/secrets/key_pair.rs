@@ -1,11 +1,11 @@
-//! Whether a certificate and a private key belong together, told as Go's tls.X509KeyPair tells it.
+//! Checks that a certificate and a private key match, with the errors of Go's tls.X509KeyPair.
 
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Judges a pair of PEM texts.
+/// Validates a pair of PEM texts.
 ///
 /// # Errors
 /// What is wrong, in Go's words.

@@ -1,4 +1,4 @@
-//! Cluster addresses: each that a service has is an IPAddress object, written in the commit that writes the service.
+//! Cluster IPs: each one in use is an IPAddress object, written in the commit that writes the service.
 //! Follows k8s.io/kubernetes/pkg/registry/core/service/ipallocator.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -134,7 +134,7 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// Takes an address; answers what to write along, which is nothing where the service has the address already.
+    /// Takes an address; answers what to write along, which is nothing if the service has the address already.
     ///
     /// # Errors
     /// It is in no range, or taken.
@@ -221,7 +221,7 @@ impl<'a> Pool<'a> {
         holder.at("spec").at("parentRef") == &parent(self.cx.namespace, self.name)
     }
 
-    /// What holds an address for the service. It is judged before the service itself is.
+    /// What holds an address for the service. It is validated before the service itself is.
     fn write(&self, ip: IpAddr) -> Result<Option<Change>, String> {
         if self.name.is_empty() {
             return Err(format!(
@@ -285,7 +285,7 @@ fn write(resource: &Resource, now: i64, ip: IpAddr, namespace: &str, name: &str)
     }
 }
 
-/// Gives an address back; nothing where no object holds it.
+/// Gives an address back; nothing if no object holds it.
 pub(super) fn give_back(cluster: &Cluster, ip: &str) -> Option<Change> {
     let ip = parse_ip(ip)?.to_string();
     let resource = cluster.resource(GROUP, PLURAL)?;

@@ -1,4 +1,4 @@
-//! What a write of a service takes and gives back: addresses and node ports. Follows beginCreate, beginUpdate and
+//! Allocates and releases addresses and node ports when a service is written. Follows beginCreate, beginUpdate and
 //! afterDelete of k8s.io/kubernetes/pkg/registry/core/service/storage.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! The address families of a service: what was asked for, what the cluster has, and what follows from both. Follows
+//! The IP families of a service, from the request and the cluster's configuration. Follows
 //! ValidateServiceClusterIPsRelatedFields and initIPFamilyFields of k8s.io/kubernetes.
 
 use super::{HEADLESS, is_named};
@@ -47,7 +47,7 @@ fn other(family: &str) -> &'static str {
     if family == "IPv4" { "IPv6" } else { "IPv4" }
 }
 
-/// Judges addresses and families among themselves; `before` is the spec that this takes the place of.
+/// Validates addresses and families among themselves; `before` is the spec that this takes the place of.
 pub(super) fn related(spec: At<'_>, before: Option<&Value>, errors: &mut Errors) {
     if is_named(spec.value) {
         return;

@@ -1,6 +1,6 @@
-//! Node ports: which are taken is one stored object, changed in the commit that writes the service, so that no two
-//! servers give one out twice. Follows k8s.io/kubernetes/pkg/registry/core/service/portallocator; the object is
-//! upstream's RangeAllocation.
+//! Node ports: one stored object records the allocated ones, and is changed in the commit that writes the service, so
+//! that two servers cannot allocate the same. Follows k8s.io/kubernetes/pkg/registry/core/service/portallocator; the
+//! object is upstream's RangeAllocation.
 
 use std::borrow::Borrow;
 use std::collections::BTreeSet;
@@ -34,7 +34,7 @@ pub(super) struct Ports<'a> {
 
 /// What is stored.
 struct Stored {
-    /// The entry; none where nothing is stored yet.
+    /// The entry; `None` if nothing is stored yet.
     entry: Option<Arc<Entry>>,
     used: BTreeSet<i64>,
     /// The range that is stored is another one: it is written again.
@@ -127,7 +127,7 @@ impl<'a> Ports<'a> {
         self.given_back.push(port);
     }
 
-    /// What to write along with the service; none where nothing changed.
+    /// What to write along with the service; `None` if nothing changed.
     pub(super) fn change(mut self) -> Option<Change> {
         if self.dry_run || self.taken.is_empty() && self.given_back.is_empty() {
             return None;
@@ -236,7 +236,7 @@ fn write(cluster: &Cluster, stored: &Stored) -> Change {
     }
 }
 
-/// What makes the stored ports those that services have; none where they are. Services and ports are written in one
+/// What makes the stored ports those that services have; `None` if they are. Services and ports are written in one
 /// commit, so only what went wrong can differ.
 pub(super) fn repair(cluster: &Cluster) -> Option<Change> {
     let world = cluster.store.world();

@@ -13,7 +13,7 @@ const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ran
 const BALANCED_ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
 const AFFINITY_MAX: i64 = 86_400;
 
-/// Judges a service to be made, or to take the place of `old`.
+/// Validates a service to be made, or to take the place of `old`.
 pub(super) fn service(object: At<'_>, old: Option<At<'_>>, errors: &mut Errors) {
     let spec = object.field("spec");
     let before = old.map(|old| old.value.at("spec"));
@@ -248,7 +248,7 @@ fn source_ranges(object: At<'_>, old: Option<At<'_>>, errors: &mut Errors) {
     }
 }
 
-/// Judges the class of the load balancer, against the one before where there is one.
+/// Validates the class of the load balancer, against the one before where there is one.
 fn balancer_class(spec: At<'_>, before: Option<&Value>, errors: &mut Errors) {
     let class = spec.field("loadBalancerClass");
     let balanced = |spec: &Value| spec.str("type") == "LoadBalancer";
@@ -371,7 +371,7 @@ fn single_stack_when_released(spec: At<'_>, left: usize, what: &str, errors: &mu
     }
 }
 
-/// Judges the status of a service.
+/// Validates the status of a service.
 pub(super) fn status(object: At<'_>, old: &Value, errors: &mut Errors) {
     let status = object.field("status");
     let balancer = status.field("loadBalancer");

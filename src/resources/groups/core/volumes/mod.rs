@@ -1,4 +1,4 @@
-//! Persistent volumes and their claims, and what other kinds share of them.
+//! Persistent volumes and their claims, and parts shared with other kinds.
 
 pub(super) mod claims;
 pub(super) mod persistent;
@@ -64,7 +64,7 @@ fn class(object: &Value) -> &str {
     }
 }
 
-/// Judges a quantity that must be whole and above zero, in the two ways upstream judges it.
+/// Validates a quantity that must be whole and above zero, in the two ways upstream validates it.
 fn positive_quantity(amount: At<'_>, errors: &mut Errors) {
     if amount.quantity().is_some_and(|amount| amount.sign() <= 0) {
         errors.invalid(amount.path, amount.value, "must be greater than zero");

@@ -106,7 +106,7 @@ fn volume(object: At<'_>, old: Option<At<'_>>, errors: &mut Errors) {
     mount_options(object, errors);
 }
 
-/// Judges the spec of a volume that is not an object of its own but written out in an attachment.
+/// Validates the spec of a volume that is not an object of its own but written out in an attachment.
 pub(in crate::resources::groups) fn inline_spec(spec: At<'_>, errors: &mut Errors) {
     const HERE: &str = "in the context of inline volumes";
     let not_here = |field: &str, errors: &mut Errors| {
@@ -221,7 +221,7 @@ fn made_of(spec: &Value) -> Value {
     )
 }
 
-/// Whether nodes are selected as before, but for labels that are called by their later names.
+/// Whether nodes are selected as before, except labels that are called by their later names.
 fn same_nodes(before: &Value, now: &Value) -> bool {
     const LATER: [(&str, &str); 5] = [
         ("beta.kubernetes.io/arch", "kubernetes.io/arch"),

@@ -1,4 +1,4 @@
-//! What a persistent volume can be made of: one check a source, in upstream's order. Follows
+//! Sources of persistent volumes: one check per source, in upstream's order. Follows
 //! k8s.io/kubernetes/pkg/apis/core/validation/validation.go.
 
 use crate::meta::{At, Errors, names};
@@ -78,7 +78,7 @@ const SOURCES: [Source; 22] = [
     source("csi", csi),
 ];
 
-/// Judges that there is one source in a spec, and what it says. `name` is the volume's.
+/// Validates that there is one source in a spec, and what it says. `name` is the volume's.
 pub(super) fn sources(spec: At<'_>, name: &str, affinity: bool, errors: &mut Errors) {
     let mut found = 0;
     for Source { field, told, check } in &SOURCES {

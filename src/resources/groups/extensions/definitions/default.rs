@@ -1,4 +1,4 @@
-//! Validation of defaults: each must be a value that its own schema takes. Follows
+//! Validation of defaults: each must be valid for its own schema. Follows
 //! k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting/validation.go.
 
 use crate::meta::errors::{Path, shown};
@@ -7,7 +7,7 @@ use crate::resources::custom::embedded;
 use crate::schema::check::{Check, validate as checked};
 use crate::schema::{Schema, Value, structural};
 
-/// Judges every default in a whole schema.
+/// Validates every default in a whole schema.
 pub(super) fn validate(root: At<'_>, pruned: bool, errors: &mut Errors) {
     let around = Around {
         resource: root.value,

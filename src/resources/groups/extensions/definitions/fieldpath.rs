@@ -1,4 +1,4 @@
-//! Paths of members in a schema, as rules and selectable fields name them: `.spec.a`, `.spec['x.y']`. Follows
+//! Field paths in a schema, as in rules and selectable fields: `.spec.a`, `.spec['x.y']`. Follows
 //! ValidFieldPath in k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel/validation.go.
 
 use crate::schema::Value;

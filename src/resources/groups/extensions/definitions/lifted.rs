@@ -1,4 +1,4 @@
-//! A definition's spec as upstream judges it: what is the same in every version stands once, beside the versions.
+//! A definition's spec as upstream validates it: what is equal in all versions is moved next to the versions.
 //! Follows the conversion in k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1/conversion.go.
 
 use crate::schema::{Value, internal, json};

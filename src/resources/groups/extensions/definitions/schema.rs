@@ -1,4 +1,4 @@
-//! Validation of the schemas in a definition: what may stand in them at all. Follows
+//! Validation of the schemas in a definition: the allowed keywords. Follows
 //! ValidateCustomResourceDefinitionOpenAPISchema in
 //! k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation/validation.go.
 
@@ -59,7 +59,7 @@ fn has_loose_set(schema: &Value) -> bool {
         }
 }
 
-/// Judges the `schema` of a version. `status` is whether the status subresource is on.
+/// Validates the `schema` of a version. `status` is whether the status subresource is on.
 pub(super) fn validate(schema: At<'_>, status: bool, options: &Options, errors: &mut Errors) {
     let root = schema.field("openAPIV3Schema");
     if root.is_absent() {
@@ -441,7 +441,7 @@ fn list_items(at: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Rules that are expressions: what can be judged without compiling them.
+/// Rules that are expressions: what can be validated without compiling them.
 fn expressions(at: At<'_>, errors: &mut Errors) {
     let broken = |text: &str| text.contains(['\n', '\r']);
     for rule in at.field("x-kubernetes-validations").items() {

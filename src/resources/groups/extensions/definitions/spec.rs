@@ -1,4 +1,4 @@
-//! Validation of definitions, their schemas apart. Follows
+//! Validation of definitions, except their schemas. Follows
 //! k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation/validation.go.
 
 use std::collections::BTreeSet;
@@ -37,7 +37,7 @@ impl<'a> Options<'a> {
     }
 }
 
-/// Judges a definition.
+/// Validates a definition.
 pub(super) fn validate(new: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mut Errors) {
     metadata_again(new, old, errors);
     let old = old.map(|old| old.value);
@@ -73,14 +73,14 @@ pub(super) fn validate(new: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mu
     }
 }
 
-/// Judges the metadata of an update as those of all kinds are: upstream does it here, too, and tells causes twice.
+/// Validates the metadata of an update as those of all kinds are: upstream does it here, too, and tells causes twice.
 fn metadata_again(new: At<'_>, old: Option<At<'_>>, errors: &mut Errors) {
     if let Some(old) = old {
         metadata::validate_update(new.field("metadata"), old.field("metadata"), errors);
     }
 }
 
-/// Judges the status of a definition.
+/// Validates the status of a definition.
 pub(super) fn validate_status(new: At<'_>, old: At<'_>, _: &Cx<'_>, errors: &mut Errors) {
     metadata_again(new, Some(old), errors);
     let status = new.field("status");
@@ -285,7 +285,7 @@ fn deprecation(version: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Judges names, be they asked for or accepted.
+/// Validates names, be they asked for or accepted.
 fn names_of(at: At<'_>, errors: &mut Errors) {
     for key in ["plural", "singular"] {
         label(at.field(key), false, errors);
@@ -374,7 +374,7 @@ fn columns(columns: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Refuses a path that does not begin with a dot; more of it is not judged. Whether it is a path.
+/// Rejects a path that does not begin with a dot; more of it is not validated. Whether it is a path.
 fn dotted(at: At<'_>, errors: &mut Errors) -> bool {
     let fits = at.str().starts_with('.');
     if !fits {

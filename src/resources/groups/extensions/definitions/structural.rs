@@ -1,4 +1,4 @@
-//! Whether a schema is structural: its types stand outside of all alternatives. Follows
+//! Validation that a schema is structural: types are declared outside of `allOf`, `anyOf`, `oneOf` and `not`. Follows
 //! k8s.io/apiextensions-apiserver/pkg/apiserver/schema (validation.go, complete.go, convert.go).
 
 use crate::meta::errors::{FieldError, Path};
@@ -59,7 +59,7 @@ enum Level {
     Field,
 }
 
-/// Judges a whole schema. Refusals are sorted by their texts.
+/// Validates a whole schema. Refusals are sorted by their texts.
 pub(super) fn validate(schema: At<'_>, errors: &mut Errors) {
     let mut found = Errors::default();
     invariants(schema, Level::Root, &mut found);

@@ -1,4 +1,4 @@
-//! Where a pod would be: affinity to nodes and pods, and its spread.
+//! Affinity to nodes and pods, and topology spread constraints.
 
 use std::collections::BTreeSet;
 

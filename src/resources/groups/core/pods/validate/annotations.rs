@@ -1,4 +1,4 @@
-//! Annotations that mean something to pods, and the fields that took their place.
+//! Annotations of pods with a meaning, and the fields that replaced them.
 
 use super::{Before, CONTAINERS, claims, containers, scheduling, volumes};
 use crate::meta::errors::quoted;

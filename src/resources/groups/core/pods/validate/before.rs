@@ -1,4 +1,4 @@
-//! Rules that came after objects which break them let those be: what a pod spec had already it may keep. Follows
+//! Exceptions for existing objects from newer rules: a pod spec may keep what it already had. Follows
 //! GetValidationOptionsFromPodSpecAndMeta of k8s.io/kubernetes/pkg/api/pod/util.go.
 
 use super::annotations::DELETION_COST;

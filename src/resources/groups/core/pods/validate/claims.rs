@@ -1,4 +1,4 @@
-//! Claims: those of resources that a pod names, and those of storage that templates hold.
+//! Resource claims of pods, and storage claims in templates.
 
 use std::collections::BTreeSet;
 

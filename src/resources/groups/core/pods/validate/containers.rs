@@ -1,4 +1,4 @@
-//! Containers of the three kinds.
+//! Containers, init containers and ephemeral containers.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Names of pods in DNS, and how they resolve names.
+//! Hostnames and DNS configuration of pods.
 
 use crate::meta::{At, Errors, addresses, names};
 use crate::schema::Value;

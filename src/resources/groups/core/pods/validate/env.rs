@@ -35,7 +35,7 @@ const SCALES: &[&str] = &[
     "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei",
 ];
 
-/// Judges one kind of source of a variable.
+/// Validates one kind of source of a variable.
 type Source = (&'static str, fn(At<'_>, &mut Errors));
 
 /// Variables: ValidateEnv.

@@ -1,4 +1,4 @@
-//! Validation of pods and of the pod specs in templates, in upstream's order and words, a file a topic. Follows
+//! Validation of pods and pod specs in templates, in upstream's order and words, one file per topic. Follows
 //! k8s.io/kubernetes/pkg/apis/core/validation/validation.go.
 
 mod affinity;
@@ -46,7 +46,7 @@ use std::collections::BTreeSet;
 use crate::meta::{At, Errors};
 use crate::schema::Value;
 
-/// What a runtime class adds to each pod, judged as limits of a container.
+/// What a runtime class adds to each pod, validated as limits of a container.
 pub(in crate::resources::groups) fn class_overhead(overhead: At<'_>, errors: &mut Errors) {
     let scope = Scope {
         spec: &Value::Null,

@@ -1,4 +1,4 @@
-//! Where containers see volumes: mounts, and block devices.
+//! Volume mounts and block devices of containers.
 
 use std::collections::BTreeSet;
 

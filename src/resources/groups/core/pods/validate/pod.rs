@@ -1,4 +1,4 @@
-//! Pods as such: what is made, and what may change of it.
+//! Creation and update of pods.
 
 use super::{Before, annotations, containers, scheduling, spec};
 use crate::meta::errors::quoted;
@@ -16,7 +16,7 @@ fn before(old: Option<At<'_>>) -> Before<'_> {
     }
 }
 
-/// Metadata was judged by the pipeline: the rest of validatePodMetadataAndSpec.
+/// Metadata was validated by the pipeline: the rest of validatePodMetadataAndSpec.
 fn whole(pod: At<'_>, before: Before<'_>, errors: &mut Errors) {
     let meta = pod.field("metadata");
     let spec = pod.field("spec");

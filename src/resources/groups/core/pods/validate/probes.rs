@@ -1,4 +1,4 @@
-//! Probes and hooks of containers, and what both do: handlers.
+//! Probes and lifecycle hooks of containers, and their handlers.
 
 use super::Scope;
 use crate::meta::{At, Errors, names};
@@ -58,7 +58,7 @@ pub(super) fn lifecycle(lifecycle: At<'_>, scope: &Scope<'_>, errors: &mut Error
     }
 }
 
-/// Exactly one of `kinds`: validateHandler. The first that is said is judged.
+/// Exactly one of `kinds`: validateHandler. The first that is said is validated.
 fn handler(owner: At<'_>, kinds: &[&str], scope: &Scope<'_>, errors: &mut Errors) {
     let mut said = false;
     for kind in kinds {

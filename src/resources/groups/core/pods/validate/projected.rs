@@ -1,4 +1,4 @@
-//! Projections: several sources in one volume. Follows validateProjectedVolumeSource, and names.go for signers.
+//! Projected volumes. Follows validateProjectedVolumeSource, and names.go for signers.
 
 use std::collections::BTreeSet;
 
@@ -270,7 +270,7 @@ pub(in crate::resources::groups) fn signer_name(signer: At<'_>, errors: &mut Err
     }
 }
 
-/// Judges the labels of a part of a signer's name; the first that is wrong is told.
+/// Validates the labels of a part of a signer's name; the first that is wrong is told.
 fn labels(signer: At<'_>, part: &str, check: fn(&str) -> Vec<String>, errors: &mut Errors) {
     let wrong = part
         .split('.')

@@ -1,4 +1,4 @@
-//! What the resize subresource may change: amounts of cpu and memory. Follows ValidatePodResize.
+//! The resize subresource, which may only change cpu and memory. Follows ValidatePodResize.
 
 use super::is_sidecar;
 use super::pod::{is_mirror, only, whole_of};
@@ -9,7 +9,7 @@ use crate::schema::semantic::same_as;
 
 const COMPUTE: [&str; 2] = ["cpu", "memory"];
 
-/// Judges a pod to be resized.
+/// Validates a pod to be resized.
 pub(in crate::resources::groups::core) fn resize(new: At<'_>, old: At<'_>, errors: &mut Errors) {
     if is_mirror(old.value) {
         return only(errors, "static pods cannot be resized");

@@ -1,4 +1,4 @@
-//! Amounts of resources that containers and pods ask for.
+//! Resource requests and limits of containers and pods.
 
 use std::collections::BTreeSet;
 
@@ -160,7 +160,7 @@ pub(super) fn container_resources(resources: At<'_>, scope: &Scope<'_>, errors: 
     }
 }
 
-/// The overhead of a pod, judged as limits of a container.
+/// The overhead of a pod, validated as limits of a container.
 pub(super) fn overhead(overhead: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     let limits = overhead.field("limits");
     let list = At {
@@ -178,7 +178,7 @@ struct Found {
     huge: bool,
 }
 
-/// Judges a list of amounts; `more` is asked about each of them too.
+/// Validates a list of amounts; `more` is asked about each of them too.
 fn amounts(
     list: At<'_>,
     check: NameCheck,

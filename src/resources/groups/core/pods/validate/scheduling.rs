@@ -1,4 +1,4 @@
-//! Gates and tolerations: when a pod may be scheduled, and to which tainted nodes.
+//! Scheduling gates and tolerations.
 
 use std::collections::BTreeSet;
 

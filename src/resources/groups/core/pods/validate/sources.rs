@@ -1,4 +1,4 @@
-//! Volumes of networks and clouds: the checks that pods and PersistentVolumes share.
+//! Network and cloud volumes: the checks shared by pods and PersistentVolumes.
 
 use std::sync::LazyLock;
 
@@ -8,7 +8,7 @@ use crate::meta::{At, Errors, names};
 
 const HOST_PORT: &str = "must be a host:port pair or multiple pairs separated by commas";
 
-/// Refuses the absence of any of these fields.
+/// Rejects the absence of any of these fields.
 pub(in crate::resources::groups::core) fn need(
     source: At<'_>,
     fields: &[&str],
@@ -212,7 +212,7 @@ pub(in crate::resources::groups::core) fn azure_disk(disk: At<'_>, errors: &mut 
     }
 }
 
-/// StorageOS, but for its secret.
+/// StorageOS, except its secret.
 pub(in crate::resources::groups::core) fn storage_os(volume: At<'_>, errors: &mut Errors) {
     volume
         .field("volumeName")

@@ -11,7 +11,7 @@ use crate::schema::Value;
 
 const MAX_DEADLINE: i64 = i32::MAX as i64;
 
-/// Judges a pod spec; `meta` is the metadata of the pod, null in templates.
+/// Validates a pod spec; `meta` is the metadata of the pod, null in templates.
 pub(super) fn spec(spec: At<'_>, meta: &Value, before: Before<'_>, errors: &mut Errors) {
     spec.field("terminationGracePeriodSeconds")
         .required("", errors);
@@ -132,7 +132,7 @@ fn accounts(spec: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Judges a pod template, as ValidatePodTemplateSpec.
+/// Validates a pod template, as ValidatePodTemplateSpec.
 pub(in crate::resources::groups) fn template(
     template: At<'_>,
     before: Before<'_>,

@@ -1,4 +1,4 @@
-//! What a pod's status may become. Follows ValidatePodStatusUpdate.
+//! Updates of a pod's status. Follows ValidatePodStatusUpdate.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ const STATUSES: [(&str, &str); 2] = [
 ];
 const EPHEMERAL: &str = "ephemeralContainerStatuses";
 
-/// Judges a pod whose status was written.
+/// Validates a pod whose status was written.
 pub(in crate::resources::groups::core) fn status(new: At<'_>, old: At<'_>, errors: &mut Errors) {
     let before = Before {
         pod: true,

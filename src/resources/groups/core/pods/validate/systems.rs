@@ -1,4 +1,4 @@
-//! What the operating system of a pod decides, and users of the pod's own.
+//! Restrictions by the operating system of a pod, and user namespaces.
 
 use super::{Before, CONTAINERS};
 use crate::meta::{At, Errors};
@@ -38,7 +38,7 @@ const CONTEXT: &[&str] = &[
     "runAsGroup",
 ];
 
-/// Judges `os`, and that nothing is set that the system does not know.
+/// Validates `os`, and that nothing is set that the system does not know.
 pub(super) fn system(spec: At<'_>, errors: &mut Errors) {
     let os = spec.field("os");
     if os.is_absent() {

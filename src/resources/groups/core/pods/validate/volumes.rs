@@ -1,4 +1,4 @@
-//! Volumes of pods, and the sources that every cluster has; those of networks and clouds are in `sources`.
+//! Volumes of pods, except network and cloud volumes, which are in `sources`.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Options of pods and containers on Windows.
+//! Windows options of pods and containers.
 
 use std::sync::LazyLock;
 

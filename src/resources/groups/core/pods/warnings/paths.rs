@@ -1,4 +1,4 @@
-//! Files of one volume that hide each other: warningsForOverlappingVirtualPaths.
+//! Warnings about overlapping paths in one volume: warningsForOverlappingVirtualPaths.
 
 use crate::meta::errors::quoted;
 use crate::schema::Value;
