@@ -282,7 +282,7 @@ impl State {
     }
 }
 
-/// The result of [`Scheduler::make_way`].
+/// The result of [`State::make_way`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// The pod no longer exists.
