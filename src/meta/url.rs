@@ -177,7 +177,8 @@ enum Place {
 /// Undoes the encoding of a part of a URL.
 fn unescape(text: &str, place: Place) -> Result<String, String> {
     let space = place == Place::Query;
-    if !text.contains('%') && !(space && text.contains('+')) {
+    let is_plain = |c| c != '%' && !(space && c == '+');
+    if text.chars().all(is_plain) {
         return Ok(text.to_owned());
     }
     let mut out = Vec::with_capacity(text.len());

@@ -147,7 +147,7 @@ async fn protect<K>(
             }
         }
     };
-    context.work(&queue, 1, look).await;
+    context.work(queue, 1, look).await;
 }
 
 /// Claims to look at. Those of a namespace are handled together, so that its pods are read once for all of them.
