@@ -202,7 +202,7 @@ impl<'a> Session<'a> {
     fn options<'w>(&mut self, args: &'w [String]) -> Result<&'w [String], i32> {
         self.mode = Mode::Args;
         let mut options = Options::new(args, "?f:R:z:", &[]);
-        while let Some(option) = options.next() {
+        for option in options.by_ref() {
             let (letter, value) = match option {
                 Ok((letter, value)) => (letter, value.unwrap_or_default()),
                 Err(bad) => {
