@@ -1,12 +1,17 @@
-//! Reads the whole body of a request.
+//! Reads the whole body of a request; and the body of a response that goes on for long.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http_body::Frame;
 use http_body_util::{BodyExt as _, Limited};
 
 use super::BoxError;
 use super::read::MAX_BODY;
+use super::reply::Body;
 use crate::meta::Status;
 
 /// How long a client may take to send a body: as long as a whole request may take upstream.
@@ -42,6 +47,32 @@ where
                 Status::bad_request(format!("unable to read the body of the request: {error}"))
             }
         })
+}
+
+/// An answer's body that keeps something for as long as there is one.
+pub(super) fn until_dropped<T: Send + Unpin + 'static>(body: Body, kept: T) -> Body {
+    Keeping { body, _kept: kept }.boxed_unsync()
+}
+
+struct Keeping<T> {
+    body: Body,
+    _kept: T,
+}
+
+impl<T: Unpin> http_body::Body for Keeping<T> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
 }
 
 #[cfg(test)]

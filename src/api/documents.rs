@@ -15,10 +15,11 @@ use crate::resources::Registry;
 use crate::schema::Value;
 
 /// The first segments of such paths.
-pub(super) const PATHS: [&str; 10] = [
+pub(super) const PATHS: [&str; 11] = [
     ".well-known",
     "api",
     "apis",
+    "debug",
     "healthz",
     "livez",
     "metrics",
@@ -77,6 +78,17 @@ impl Server {
                 text.into_bytes(),
                 &parts.headers,
             );
+        }
+        if let Some(name) = path.strip_prefix("/debug/api_priority_and_fairness/") {
+            let query = Query::parse(parts.uri.query().unwrap_or_default());
+            let asked = query.get("includeRequestDetails").unwrap_or_default();
+            return match self.flow.dump(name, !asked.is_empty()) {
+                Some(text) => {
+                    let kind = "text/plain; charset=utf-8";
+                    reply::response(200, kind, text.into_bytes(), &parts.headers)
+                }
+                None => not_found(&parts.headers),
+            };
         }
         if path.starts_with("/apis//") || path == "//" {
             return not_found(&parts.headers);

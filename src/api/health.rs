@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use http::{HeaderMap, Response};
 
+use super::flow::stored;
 use super::query::Query;
 use super::reply::{self, Body};
 use super::server::Server;
-use super::{available, definitions, flow_schemas, own_records, own_service};
+use super::{available, definitions, own_records, own_service};
 use crate::meta::prometheus::Families;
 use crate::supervise::Health;
 
@@ -88,7 +89,7 @@ const BEGUN: Checks = &[
     ),
     (
         "poststarthook/priority-and-fairness-config-consumer",
-        Check::Runs(flow_schemas::TASK),
+        Check::Runs(stored::TASK),
     ),
     // Limits of requests under way are kept by the requests themselves.
     ("poststarthook/priority-and-fairness-filter", Check::Done),

@@ -39,10 +39,19 @@ pub struct Info {
 }
 
 impl Info {
-    /// Whether it has no time limit: a watch, or a stream from or to a pod.
+    /// Whether it has no time limit: a watch, a stream from or to a pod, a profile.
     pub fn is_long_running(&self) -> bool {
         let streams = ["attach", "exec", "log", "portforward", "proxy"];
-        self.verb == "watch" || (self.is_resource && streams.contains(&&*self.subresource))
+        matches!(&*self.verb, "watch" | "proxy")
+            || match self.is_resource {
+                true => streams.contains(&&*self.subresource),
+                false => self.path.starts_with("/debug/pprof/"),
+            }
+    }
+
+    /// Whether it changes nothing.
+    pub fn reads(&self) -> bool {
+        matches!(&*self.verb, "get" | "list" | "watch")
     }
 
     /// Reads a request line. A path that only looks encoded is refused before: see [`listen`](super::listen).

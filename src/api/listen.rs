@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::authenticate::{Authentication, Peer};
 use super::first_line::FirstLine;
-use super::inflight::Remote;
+use super::flow::Remote;
 use super::reply::{self, Body};
 use super::server::Server;
 use crate::listen::{HEADER, accept};

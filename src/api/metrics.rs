@@ -1,19 +1,15 @@
 //! `/metrics`: the server's metrics, under upstream's names (k8s.io/apiserver/pkg/endpoints/metrics).
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use compact_str::{CompactString, ToCompactString as _, format_compact};
 use http::Response;
-use http_body::Frame;
-use http_body_util::BodyExt as _;
 use parking_lot::Mutex;
 
+use super::body::until_dropped;
 use super::documents::PATHS;
 use super::info::Info;
 use super::query::Query;
@@ -169,8 +165,11 @@ impl Drop for Underway<'_> {
 impl Metrics {
     /// Counts a request as running.
     pub fn begin(&self, info: &Info) -> Underway<'_> {
-        let reads = matches!(info.verb.as_str(), "get" | "list" | "watch");
-        let gauge = if reads { &self.reading } else { &self.changing };
+        let gauge = if info.reads() {
+            &self.reading
+        } else {
+            &self.changing
+        };
         gauge.fetch_add(1, Ordering::Relaxed);
         Underway { gauge }
     }
@@ -198,13 +197,7 @@ impl Metrics {
             metrics: self.clone(),
             labels,
         };
-        response.map(|body| {
-            Counted {
-                body,
-                _running: running,
-            }
-            .boxed_unsync()
-        })
+        response.map(|body| until_dropped(body, running))
     }
 
     /// All metrics in Prometheus' text format.
@@ -361,30 +354,10 @@ impl Drop for Running {
     }
 }
 
-/// The stream of a watch.
-struct Counted {
-    body: Body,
-    _running: Running,
-}
-
-impl http_body::Body for Counted {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt as _;
+
     use super::*;
     use crate::resources::cluster::Settings;
 

@@ -19,14 +19,13 @@ fn error(code: u16, text: &str, request: &http::HeaderMap) -> Response<Body> {
     response
 }
 
-/// What upstream answers where too many requests are under way.
-pub(super) fn too_many(request: &http::HeaderMap) -> Response<Body> {
+/// What upstream answers if too many requests are running; the client is to retry after so many seconds.
+pub(super) fn too_many(seconds: i64, request: &http::HeaderMap) -> Response<Body> {
     let text = "Too many requests, please try again later.\n";
     let mut response = error(429, text, request);
-    let seconds = http::HeaderValue::from_static("1");
     response
         .headers_mut()
-        .insert(http::header::RETRY_AFTER, seconds);
+        .insert(header::RETRY_AFTER, http::HeaderValue::from(seconds));
     response
 }
 

@@ -1,17 +1,17 @@
-//! Handles one request from its first byte to the response: parsing, authentication, authorization, verb, encoding.
+//! Handles one request from its first byte to the response: parsing, authentication, seats, authorization, verb, encoding.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Method, Request, Response, header};
+use http::{HeaderName, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::authenticate::Authentication;
-use super::body::collect;
-use super::inflight::{InFlight, Remote};
+use super::body::{collect, until_dropped};
+use super::flow::{self, Flow, Remote};
 use super::info::Info;
 use super::made::Documents;
 use super::metrics::{Labels, Metrics};
@@ -27,10 +27,10 @@ use super::verbs::write::Write;
 use super::verbs::{self, Target};
 use super::{BoxError, actions, custom, plain, route, spoken};
 use crate::admission::Plugin;
+use crate::auth::User;
 use crate::auth::authorize::{Authorizers, check};
 use crate::auth::impersonate::{self, Impersonation};
 use crate::auth::tokens::Tokens;
-use crate::auth::{MASTERS, User};
 use crate::meta::{Status, time};
 use crate::resources::cluster::Cluster;
 use crate::schema::check::formats::parse_duration;
@@ -61,8 +61,8 @@ pub struct Server {
     pub documents: Documents,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Limits the requests from the network.
-    pub in_flight: InFlight,
+    /// Admits requests from the network by priority.
+    pub flow: Flow,
     /// The state of its own tasks.
     pub tasks: Health,
     /// Cancelled when the server is to shut down.
@@ -83,9 +83,16 @@ impl Server {
         let labels = Labels::of(&info, &query, applies, &self.cluster.registry());
         let started = Instant::now();
         let underway = self.metrics.begin(&info);
-        let response = self.answer(&mut parts, body, info, query, user).await;
+        let response = self
+            .answer(&mut parts, body, info.clone(), query.clone(), user)
+            .await;
         drop(underway);
-        self.metrics.end(labels, started.elapsed(), response)
+        let response = self.metrics.end(labels, started.elapsed(), response);
+        let watches = info.verb == "watch" && response.status() == StatusCode::OK;
+        match watches.then(|| self.flow.watches(&info, &query)).flatten() {
+            Some(open) => response.map(|body| until_dropped(body, open)),
+            None => response,
+        }
     }
 
     async fn answer<B>(
@@ -107,26 +114,51 @@ impl Server {
         if info.undetermined {
             return plain::undetermined(parts);
         }
-        if let Err(status) = check_timeout(&info, &query) {
-            return reply::status(&status, &parts.headers);
-        }
-        let user = match self.authorize(user, &info, &query, &mut parts.headers) {
+        let patience = match patience(&info, &query) {
+            Ok(patience) => patience,
+            Err(status) => return reply::status(&status, &parts.headers),
+        };
+        let user = match self.impersonate(user, &info, &query, &mut parts.headers) {
             Ok(user) => user,
             Err(status) => return reply::status(&status, &parts.headers),
         };
+        if parts.extensions.get::<Remote>().is_none() {
+            return self.permitted(parts, body, info, query, user).await;
+        }
+        // The body is not read before there are seats.
+        let width = |most| self.flow.width(&self.cluster, &info, &query, most);
+        let entry = self.flow.enter(&user, &info, patience, width).await;
+        let mut response = match entry.seats {
+            Ok(_seats) => self.permitted(parts, body, info, query, user).await,
+            Err(seconds) => plain::too_many(seconds, &parts.headers),
+        };
+        if let Some(uids) = entry.uids {
+            let headers = response.headers_mut();
+            headers.insert(FLOW_SCHEMA, uids.schema);
+            headers.insert(PRIORITY_LEVEL, uids.level);
+        }
+        response
+    }
+
+    /// Answers a request that was let in, if it may be made.
+    async fn permitted<B>(
+        &self,
+        parts: &mut Parts,
+        body: B,
+        info: Arc<Info>,
+        query: Arc<Query>,
+        user: User,
+    ) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        if let Err(status) = check(&*self.authorizer, &user, &info.attributes(&query)) {
+            return reply::status(&status, &parts.headers);
+        }
         if !info.is_resource {
             return self.document(parts, &info);
         }
-        let limited = parts.extensions.get::<Remote>().is_some()
-            && !info.is_long_running()
-            && !user.groups.iter().any(|group| group == MASTERS);
-        let _place = match limited {
-            false => None,
-            true => match self.in_flight.enter(&user.name).await {
-                Some(place) => Some(place),
-                None => return plain::too_many(&parts.headers),
-            },
-        };
         let mut warnings = Vec::new();
         let result = self
             .resource(parts, body, info, query, user, &mut warnings)
@@ -139,23 +171,20 @@ impl Server {
         response
     }
 
-    /// The user to continue with, after impersonation and authorization.
-    fn authorize(
+    /// The user to continue with, after impersonation.
+    fn impersonate(
         &self,
-        mut user: User,
+        user: User,
         info: &Info,
         query: &Query,
         headers: &mut http::HeaderMap,
     ) -> Result<User, Status> {
+        let Some(wanted) = impersonate::wanted(headers)? else {
+            return Ok(user);
+        };
         let wants = info.attributes(query);
-        let authorizer = &*self.authorizer;
-        if let Some(wanted) = impersonate::wanted(headers)? {
-            user = self
-                .impersonation
-                .become_user(authorizer, &user, &wants, &wanted)?;
-        }
-        check(authorizer, &user, &wants)?;
-        Ok(user)
+        self.impersonation
+            .become_user(&*self.authorizer, &user, &wants, &wanted)
     }
 
     async fn resource<B>(
@@ -373,15 +402,24 @@ impl Server {
     }
 }
 
-/// Checks that `timeout` is a valid duration, even if nothing takes that long.
-fn check_timeout(info: &Info, query: &Query) -> Result<(), Status> {
+/// The UIDs of the flow schema and the priority level by which a request was let in or refused.
+const FLOW_SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+const PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
+
+/// How long a request waits to be let in: a quarter of the time that its client gives it, but no more than of what any
+/// request has. How long a client would wait has to be a span of time, whether or not anything takes so long.
+fn patience(info: &Info, query: &Query) -> Result<Duration, Status> {
     let timeout = query.get("timeout").unwrap_or_default();
     if timeout.is_empty() || info.is_long_running() {
-        return Ok(());
+        return Ok(flow::PATIENCE);
     }
-    parse_duration(timeout).map(drop).map_err(|why| {
+    let nanos = parse_duration(timeout).map_err(|why| {
         Status::bad_request(format!(
             "invalid timeout specified in the request URL - {why}"
         ))
-    })
+    })?;
+    let given = u64::try_from(nanos).ok().filter(|nanos| *nanos > 0);
+    Ok(given.map_or(flow::PATIENCE, |nanos| {
+        flow::PATIENCE.min(Duration::from_nanos(nanos) / 4)
+    }))
 }

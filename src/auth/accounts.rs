@@ -27,6 +27,13 @@ pub fn split(user: &str) -> Option<(&str, &str)> {
     .then_some((namespace, name))
 }
 
+/// The name of the service account of a namespace that a user is, without a look at whether both are names.
+pub fn name_in<'a>(user: &'a str, namespace: &str) -> Option<&'a str> {
+    user.strip_prefix(PREFIX)?
+        .strip_prefix(namespace)?
+        .strip_prefix(':')
+}
+
 /// The user name of a service account.
 pub fn user_name(namespace: &str, name: &str) -> CompactString {
     format_compact!("{PREFIX}{namespace}:{name}")

@@ -1,6 +1,7 @@
 //! Tests of the whole server, over HTTPS. One binary, since each links everything.
 
 mod fakehost;
+mod flow;
 mod join;
 mod noise;
 mod programs;

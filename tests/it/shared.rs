@@ -66,7 +66,7 @@ fn server(store: &Arc<dyn Store>, pki: &Pki, ends: &CancellationToken) -> Transp
         node_metrics: None,
         documents: Default::default(),
         metrics: Arc::default(),
-        in_flight: Default::default(),
+        flow: Default::default(),
         tasks: Default::default(),
         ends: ends.clone(),
     });

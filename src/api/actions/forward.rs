@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use super::Call;
 use super::kubelet::{Backend, connector};
 use super::links::Page;
-use crate::api::inflight::Remote;
+use crate::api::flow::Remote;
 use crate::api::reply::{Body, Reply};
 use crate::meta::Status;
 

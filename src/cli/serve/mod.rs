@@ -10,6 +10,7 @@ mod run;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use clap::ArgAction;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -80,6 +81,16 @@ pub struct Arguments {
     /// How many seconds pods stay on an unreachable node, unless they have their own toleration.
     #[arg(long, default_value_t = 300)]
     default_unreachable_toleration_seconds: i64,
+    /// Share the server out among requests by flow schemas and priority levels; otherwise by their number alone.
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    enable_priority_and_fairness: bool,
+    /// How many requests that read are answered at once, or 0 for any number. With priority levels, which share out this
+    /// and the next number together, the two may not both be 0.
+    #[arg(long, default_value_t = 400, value_parser = in_flight)]
+    max_requests_inflight: usize,
+    /// How many requests that change something are answered at once, or 0 for any number.
+    #[arg(long, default_value_t = 200, value_parser = in_flight)]
+    max_mutating_requests_inflight: usize,
 }
 
 impl Arguments {
@@ -117,6 +128,11 @@ pub enum ServeError {
         /// How many were given.
         asked: usize,
     },
+    /// `--max-requests-inflight` and `--max-mutating-requests-inflight` leave no seats to priority levels.
+    #[error(
+        "--max-requests-inflight and --max-mutating-requests-inflight are both 0, so that nobody could be answered; give one of them, or --enable-priority-and-fairness=false for no limit"
+    )]
+    InFlight,
     /// The address cannot be listened on.
     #[error(
         "cannot listen on {address}: {cause}; stop what uses it, or choose another --secure-port"
@@ -227,6 +243,16 @@ fn signing_duration(text: &str) -> Result<i64, String> {
         .map(|nanos| nanos / 1_000_000_000)
         .filter(|seconds| *seconds > 0)
         .ok_or_else(|| "it must be a duration such as 8760h".to_owned())
+}
+
+/// Reads a number of requests.
+fn in_flight(text: &str) -> Result<usize, String> {
+    let number = text
+        .parse::<u32>()
+        .ok()
+        .filter(|number| *number <= 1_000_000);
+    let number = number.and_then(|number| usize::try_from(number).ok());
+    number.ok_or_else(|| "it must be a number from 0 to 1000000".to_owned())
 }
 
 /// Reads `30000-32767`.

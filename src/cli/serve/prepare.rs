@@ -10,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Arguments, ServeError};
 use crate::admission::{self, Plugin};
 use crate::api::actions::kubelet::{Agents, Kubelets};
+use crate::api::flow::{Flow, Limits};
+use crate::api::metrics::Metrics;
 use crate::api::node_metrics::NodeMetrics;
 use crate::api::own_records::Records;
 use crate::api::server::Server;
@@ -102,9 +104,15 @@ impl Prepared {
         let tls = pki.server_config(front_proxy.map(|proxy| &proxy.clients))?;
         let records = records(identity.published(&pki)?);
         let (agents, kubelets) = kubelets(&pki)?;
+        let flow = flow(&arguments)?;
         let modes = arguments.authorization_mode;
         let authorizer = Arc::new(Authorizers::new(store.clone(), modes));
         plugins.push(Box::new(admission::grants::Grants(authorizer.clone())));
+        let metrics = Arc::new(Metrics::default());
+        let told = flow.clone();
+        metrics
+            .others
+            .set("flow control", move |out| told.tell(out));
         let ends = CancellationToken::new();
         let tasks = Supervisor::new(ends.clone());
         let server = Arc::new(Server {
@@ -118,8 +126,8 @@ impl Prepared {
             kubelets: Some(kubelets),
             node_metrics: arguments.node_metrics.then(NodeMetrics::default),
             documents: Default::default(),
-            metrics: Arc::default(),
-            in_flight: Default::default(),
+            metrics,
+            flow,
             tasks: tasks.health(),
             ends,
         });
@@ -152,6 +160,19 @@ fn plugins(arguments: &Arguments) -> Result<Vec<Box<dyn Plugin>>, ServeError> {
         &arguments.disable_admission_plugins,
     );
     Ok(admission::chain(on, off, &settings)?)
+}
+
+/// How many requests are answered at once.
+fn flow(arguments: &Arguments) -> Result<Flow, ServeError> {
+    let limits = Limits {
+        fair: arguments.enable_priority_and_fairness,
+        reading: arguments.max_requests_inflight,
+        changing: arguments.max_mutating_requests_inflight,
+    };
+    if limits.fair && limits.reading + limits.changing == 0 {
+        return Err(ServeError::InFlight);
+    }
+    Ok(Flow::new(limits))
 }
 
 /// Starts to listen; returns the actual address, because the port may be any free one.

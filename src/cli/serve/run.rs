@@ -13,11 +13,10 @@ use super::prepare::Prepared;
 use super::renew::{self, Renewal};
 use crate::api::actions::kubelet::Agents;
 use crate::api::authenticate::Authentication;
+use crate::api::flow::stored;
 use crate::api::own_records::{self, Records};
 use crate::api::server::Server;
-use crate::api::{
-    available, bootstrap, definitions, flow_schemas, listen, node_metrics, own_service,
-};
+use crate::api::{available, bootstrap, definitions, listen, node_metrics, own_service};
 use crate::auth::authorize::Authorizers;
 use crate::client::{Settings, Transport};
 use crate::controllers::manager::Manager;
@@ -64,7 +63,7 @@ impl Running {
         let server = prepared.server;
         bootstrap::objects_of_a_new_cluster(&server).await;
         own_service::ensure(&server).await;
-        flow_schemas::ensure(&server).await;
+        stored::ensure(&server).await;
         if server.node_metrics.is_some() {
             node_metrics::ensure(&server).await;
         }
@@ -161,8 +160,8 @@ fn keep(tasks: &Supervisor, server: &Arc<Server>, records: Records, store: &Arc<
     keep(own_service::TASK, |server, ends| {
         own_service::keep(server, ends).boxed()
     });
-    keep(flow_schemas::TASK, |server, ends| {
-        flow_schemas::keep(server, ends).boxed()
+    keep(stored::TASK, |server, ends| {
+        stored::keep(server, ends).boxed()
     });
     let (records, server) = (Arc::new(records), server.clone());
     tasks.keep(own_records::TASK, move |ends| {

@@ -207,7 +207,7 @@ impl Course<'_> {
                 found.unwrap_or(&Json::Null).to_string() == self.fill(wanted)
             });
             if met || Instant::now() > end {
-                return Ok(observed(status, &answer.headers, body));
+                return Ok(observed(status, &answer.headers, &step.shown, body));
             }
             sleep(Duration::from_millis(50)).await;
         }
@@ -272,25 +272,26 @@ impl Course<'_> {
     }
 }
 
-/// The compared parts of a response.
-fn observed(status: Json, headers: &HeaderMap, body: Json) -> Json {
-    let texts = |name| {
+/// The compared parts of a response: of its headers those of every step, and those that are `shown`.
+fn observed(status: Json, headers: &HeaderMap, shown: &[String], body: Json) -> Json {
+    let texts = |name: &str| {
         headers
             .get_all(name)
             .iter()
             .map(|value| Json::Text(String::from_utf8_lossy(value.as_bytes()).into_owned()))
             .collect::<Vec<_>>()
     };
-    let kind = texts(header::CONTENT_TYPE).into_iter().next();
+    let kind = texts(header::CONTENT_TYPE.as_str()).into_iter().next();
     let mut answer = vec![
         ("status".to_owned(), status),
         ("type".to_owned(), kind.unwrap_or(Json::Null)),
         ("body".to_owned(), body),
     ];
-    for name in [header::WARNING, header::ALLOW] {
-        let values = texts(name.clone());
+    let every = [header::WARNING.as_str(), header::ALLOW.as_str()];
+    for name in every.into_iter().chain(shown.iter().map(String::as_str)) {
+        let values = texts(name);
         if !values.is_empty() {
-            answer.push((name.as_str().to_owned(), Json::List(values)));
+            answer.push((name.to_owned(), Json::List(values)));
         }
     }
     Json::Map(answer)

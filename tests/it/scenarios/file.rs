@@ -20,6 +20,8 @@ pub struct Step {
     pub ignores: Vec<String>,
     /// The only parts that are compared; everything if empty.
     pub only: Vec<String>,
+    /// Response headers that are compared in addition to those of every step.
+    pub shown: Vec<String>,
     /// Repeat until this part of the response has this value.
     pub until: Option<(String, String)>,
     /// A user and groups to act as.
@@ -106,6 +108,7 @@ fn step(lines: &[&str]) -> Result<Step, String> {
                 "capture" => step.captures.push(owned(halves(rest))),
                 "ignore" => step.ignores.extend(words(rest)),
                 "only" => step.only.extend(words(rest)),
+                "headers" => step.shown.extend(words(rest)),
                 "watch" => watch = Some(rest.to_owned()),
                 "events" => {
                     let (name, count) = halves(rest);

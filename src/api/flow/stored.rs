@@ -1,14 +1,16 @@
-//! Maintains the status condition `Dangling` of flow schemas: whether their priority level is missing. Upstream's
-//! servers do the same. Follows k8s.io/apiserver/pkg/util/flowcontrol/apf_controller.go.
+//! Applies stored flow schemas and priority levels whenever they change, and maintains the status condition `Dangling` of
+//! flow schemas: whether their priority level is missing. Upstream's servers do the same. Follows
+//! k8s.io/apiserver/pkg/util/flowcontrol/apf_controller.go.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
-use super::own_client::apply;
-use super::server::Server;
-use super::wake;
+use crate::api::own_client::apply;
+use crate::api::server::Server;
+use crate::api::wake;
 use crate::meta::errors::quoted;
 use crate::meta::time;
 use crate::schema::Value;
@@ -20,9 +22,12 @@ const SCHEMAS: &str = "flowschemas";
 const LEVELS: &str = "prioritylevelconfigurations";
 
 /// The name of the task.
-pub const TASK: &str = "conditions of flow schemas";
+pub const TASK: &str = "flow schemas and priority levels";
+/// How often seats are shared out again.
+const ADJUST: Duration = Duration::from_secs(10);
 
-/// Checks all flow schemas whenever one of them or a priority level changes, until `ends` is cancelled.
+/// Checks all flow schemas whenever one of them or a priority level changes, and redistributes the seats of levels
+/// periodically, until `ends` is cancelled.
 pub async fn keep(server: Arc<Server>, ends: CancellationToken) {
     let causes = |server: &Server| {
         let registry = server.cluster.registry();
@@ -30,12 +35,25 @@ pub async fn keep(server: Arc<Server>, ends: CancellationToken) {
         [SCHEMAS, LEVELS].into_iter().filter_map(prefix).collect()
     };
     let look = |server: Arc<Server>| async move { ensure(&server).await };
-    wake::keep(server, ends, causes, look).await;
+    let flow = server.flow.clone();
+    let adjusts = async move {
+        loop {
+            tokio::time::sleep(ADJUST).await;
+            flow.adjust();
+        }
+    };
+    tokio::select! {
+        () = wake::keep(server, ends, causes, look) => {}
+        () = adjusts => {}
+    }
 }
 
-/// Updates the condition of every flow schema.
+/// Applies the stored objects, and updates the condition of every flow schema.
 pub async fn ensure(server: &Arc<Server>) {
-    for schema in server.cluster.list(GROUP, SCHEMAS, "") {
+    let schemas = server.cluster.list(GROUP, SCHEMAS, "");
+    let levels = server.cluster.list(GROUP, LEVELS, "");
+    server.flow.digest(&levels, &schemas);
+    for schema in schemas {
         let level = schema
             .at("spec")
             .at("priorityLevelConfiguration")

@@ -1,0 +1,95 @@
+//! Without priority and fairness: so many requests that read, and so many that write, and no more. Follows
+//! k8s.io/apiserver/pkg/server/filters/maxinflight.go.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::api::info::Info;
+use crate::auth::{MASTERS, User};
+
+/// The places for requests.
+pub struct InFlight {
+    /// None for any number.
+    reading: Option<Arc<Semaphore>>,
+    changing: Option<Arc<Semaphore>>,
+}
+
+/// A request's place; none where it needs none.
+pub type Place = Option<OwnedSemaphorePermit>;
+
+impl InFlight {
+    /// So many places for requests that read, and for those that change something; 0 for any number.
+    pub fn new(reading: usize, changing: usize) -> Self {
+        let places = |limit: usize| {
+            (limit > 0).then(|| Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS))))
+        };
+        InFlight {
+            reading: places(reading),
+            changing: places(changing),
+        }
+    }
+
+    /// The place of a request; none is left where this is none. Administrators need none then.
+    pub fn enter(&self, user: &User, info: &Info) -> Option<Place> {
+        let places = match info.reads() {
+            true => &self.reading,
+            false => &self.changing,
+        };
+        let Some(places) = places.clone().filter(|_| !info.is_long_running()) else {
+            return Some(None);
+        };
+        match places.try_acquire_owned() {
+            Ok(place) => Some(Some(place)),
+            Err(_) => user.in_group(MASTERS).then_some(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+    use crate::api::query::Query;
+
+    #[test]
+    fn so_many_read_and_so_many_write() {
+        let info = |method: &Method, path: &str| {
+            let (path, query) = path.split_once('?').unwrap_or((path, ""));
+            Info::of(method, path, &Query::parse(query))
+        };
+        let places = InFlight::new(2, 1);
+        let (jane, admin) = (User::new("jane", &[]), User::new("admin", &[MASTERS]));
+        let (read, write) = (
+            info(&Method::GET, "/api/v1/pods"),
+            info(&Method::POST, "/api/v1/pods"),
+        );
+        let first = places.enter(&jane, &read).expect("a place");
+        let second = places.enter(&admin, &read).expect("a place");
+        assert!(first.is_some() && second.is_some());
+        assert!(places.enter(&jane, &read).is_none());
+        // Administrators are answered nevertheless, and so is what may go on for long.
+        assert!(
+            places
+                .enter(&admin, &read)
+                .is_some_and(|place| place.is_none())
+        );
+        let watch = info(&Method::GET, "/api/v1/pods?watch=1");
+        assert!(
+            places
+                .enter(&jane, &watch)
+                .is_some_and(|place| place.is_none())
+        );
+        let writes = places.enter(&jane, &write).expect("a place");
+        assert!(writes.is_some() && places.enter(&jane, &write).is_none());
+        drop(first);
+        assert!(
+            places
+                .enter(&jane, &read)
+                .is_some_and(|place| place.is_some())
+        );
+        let any = InFlight::new(0, 1);
+        assert!(any.enter(&jane, &read).is_some_and(|place| place.is_none()));
+    }
+}
