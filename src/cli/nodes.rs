@@ -28,6 +28,7 @@ use crate::net::services::ServiceRouter;
 use crate::node::agent::{self, Pods, Setup};
 use crate::node::host::{Host, Logs, Objects};
 use crate::node::images::{Images, Registries};
+use crate::node::pod_certificates::Certificates;
 use crate::node::pressure::Thresholds;
 use crate::node::register::{
     self, Fitness, Registration, host_addresses, host_capacity, host_info,
@@ -153,6 +154,15 @@ impl RealHost {
         let mut registration = self.registration;
         registration.pod_cidr = tells.then_some(cidr);
         registration.allocatable = self.thresholds.leave(&registration.capacity);
+        let certificates = Certificates::new(
+            client.clone(),
+            registration.name.clone(),
+            cluster.recorder.clone(),
+        );
+        let kept = certificates.clone();
+        beside.push(Task::new("certificates of pods", move |ends| {
+            kept.clone().keep(ends)
+        }));
         let supplies = Host {
             client: client.clone(),
             homes: self.homes,
@@ -170,6 +180,7 @@ impl RealHost {
             allocatable: registration.allocatable.clone(),
             recorder: cluster.recorder.clone(),
             objects: Objects::default(),
+            certificates,
         };
         Ok(Setup {
             client,

@@ -17,6 +17,7 @@ pub mod host;
 pub mod images;
 pub mod kubelet;
 pub mod machine;
+pub mod pod_certificates;
 pub mod pressure;
 mod probes;
 pub mod ranges;

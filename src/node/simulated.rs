@@ -15,6 +15,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Container, ContainerImage, LifecycleHandler, Pod, Probe};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::describe;
 use super::machine::{
@@ -90,6 +91,10 @@ fn spend((before, spent): Spent, millis: u64, lived: u64) -> u64 {
 
 impl Supplies for SimulatedSupplies {
     fn refuses(&self, _: &Pod) -> Option<Refusal> {
+        None
+    }
+
+    fn certificates(&self, _: &Pod) -> Option<watch::Receiver<()>> {
         None
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Container, ContainerImage, LifecycleHandler, Pod, Probe};
+use tokio::sync::watch;
 
 use super::pressure::PodDisk;
 use super::worker::Refusal;
@@ -105,6 +106,10 @@ pub struct HostUsage {
 pub trait Supplies: Send + Sync + 'static {
     /// Why a new pod is refused, if it is: it needs something that the host can never provide.
     fn refuses(&self, pod: &Pod) -> Option<Refusal>;
+
+    /// Begins to maintain the certificates of a pod, until the pod is over or removed. The receiver is marked whenever the
+    /// pod's volumes have to show other ones. `None` if the pod has no certificates.
+    fn certificates(&self, pod: &Pod) -> Option<watch::Receiver<()>>;
 
     /// Creates the directories and volumes of a pod and returns the specification of its zone. May be repeated.
     fn prepare<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<ZoneSpec, Lack>>;

@@ -354,7 +354,8 @@ pub fn account_key(dir: &Path) -> Result<String, PkiError> {
     if let Some(pem) = files::read(&path)? {
         return Ok(pem);
     }
-    let pem = super::tokens::keys::new_rsa().map_err(|cause| PkiError::Issue {
+    // RSA, since OpenID Connect makes RS256 the one algorithm that everybody who trusts an issuer knows.
+    let pem = super::tokens::keys::new_rsa(2048).map_err(|cause| PkiError::Issue {
         what: format!("the key {}", path.display()),
         cause,
     })?;

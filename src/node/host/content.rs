@@ -15,13 +15,14 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{
     ConfigMap, ConfigMapProjection, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath, Pod,
-    Secret, SecretProjection, ServiceAccount, ServiceAccountTokenProjection, Volume,
-    VolumeProjection,
+    PodCertificateProjection, Secret, SecretProjection, ServiceAccount,
+    ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
 use kube::api::{Api, PostParams};
 
 use super::{Host, text};
 use crate::blocking::blocking;
+use crate::node::pod_certificates::Pair;
 use crate::private;
 
 /// The content of a volume: files by path, each with its mode.
@@ -238,6 +239,22 @@ fn sources(volume: &Volume) -> Option<(i32, Vec<VolumeProjection>)> {
     Some((mode.unwrap_or(0o644), sources))
 }
 
+/// The files of a certificate, those that its source names.
+fn certified(pair: &Pair, of: &PodCertificateProjection, mode: u32) -> Result<Files, String> {
+    let mut files = Files::new();
+    for (path, parts) in [
+        (&of.credential_bundle_path, &[&pair.key, &pair.chain][..]),
+        (&of.key_path, &[&pair.key]),
+        (&of.certificate_chain_path, &[&pair.chain]),
+    ] {
+        if let Some(path) = path.as_deref().filter(|path| !path.is_empty()) {
+            let content = parts.iter().flat_map(|part| part.bytes()).collect();
+            files.insert(checked(path)?.to_owned(), (content, mode));
+        }
+    }
+    Ok(files)
+}
+
 impl Host {
     /// The values in an object of the pod's namespace; None if it does not exist and is optional.
     async fn values<K>(
@@ -271,7 +288,7 @@ impl Host {
             return Ok(None);
         };
         let mut files = Files::new();
-        for source in sources {
+        for (index, source) in sources.into_iter().enumerate() {
             if let Some(of) = source.config_map {
                 let optional = of.optional == Some(true);
                 let values = self.values(pod, &of.name, optional, of_map).await?;
@@ -289,7 +306,7 @@ impl Host {
                 files.extend(self.downward(pod, &items, mode)?);
             }
             // A token is readable by its pod only, unless the pod shares its files with a group; and so are trust
-            // anchors.
+            // anchors and certificates.
             let context = pod.spec.as_ref();
             let context = context.and_then(|spec| spec.security_context.as_ref());
             let has_group = context.is_some_and(|context| context.fs_group.is_some());
@@ -302,8 +319,9 @@ impl Host {
                 let anchors = self.trust_anchors(&of).await?;
                 files.insert(checked(&of.path)?.to_owned(), (anchors.into_bytes(), own));
             }
-            if source.pod_certificate.is_some() {
-                return Err("this node does not offer projections of this kind".into());
+            if let Some(of) = source.pod_certificate {
+                let pair = self.certificates.of(pod, &volume.name, index)?;
+                files.extend(certified(&pair, &of, own)?);
             }
         }
         Ok(Some(files))
@@ -386,6 +404,30 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn certificates_are_in_the_files_that_are_named() {
+        let pair = Pair {
+            key: "k\n".into(),
+            chain: "c\n".into(),
+        };
+        let named = |bundle: &str, key: &str, chain: &str| PodCertificateProjection {
+            credential_bundle_path: Some(bundle.into()),
+            key_path: Some(key.into()),
+            certificate_chain_path: Some(chain.into()),
+            ..PodCertificateProjection::default()
+        };
+        for (of, wanted) in [
+            (named("b", "", ""), vec![("b", "k\nc\n")]),
+            (named("", "d/k", "c"), vec![("c", "c\n"), ("d/k", "k\n")]),
+            (PodCertificateProjection::default(), vec![]),
+        ] {
+            let wanted = wanted.into_iter();
+            let wanted = wanted.map(|(path, text)| (path.into(), (text.into(), 0o600)));
+            assert_eq!(certified(&pair, &of, 0o600), Ok(wanted.collect()));
+        }
+        assert!(certified(&pair, &named("../b", "", ""), 0o600).is_err());
+    }
 
     #[test]
     fn volumes_change_all_at_once_and_keep_nothing_old() {

@@ -32,10 +32,12 @@ use k8s_openapi::api::core::v1::{
     Container, ContainerImage, LifecycleHandler, Pod, PodSpec, Probe,
 };
 use k8s_openapi::api::node::v1::RuntimeClass;
+use tokio::sync::watch;
 
 use super::describe;
 use super::images::{Images, Registries};
 use super::machine::spec_of;
+use super::pod_certificates::Certificates;
 use super::pressure::PodDisk;
 use super::services::Service;
 use super::supplies::{HookFailure, HostUsage, Lack, Outcome, Pulled, Supplies};
@@ -87,6 +89,8 @@ pub struct Host {
     pub recorder: Recorder,
     /// The objects that pods use, as last seen.
     pub objects: Objects,
+    /// The certificates of pods.
+    pub certificates: Certificates,
 }
 
 pub(super) fn text(value: Option<&String>) -> &str {
@@ -195,6 +199,10 @@ impl Host {
 impl Supplies for Host {
     fn refuses(&self, pod: &Pod) -> Option<Refusal> {
         offers::refuses(pod)
+    }
+
+    fn certificates(&self, pod: &Pod) -> Option<watch::Receiver<()>> {
+        self.certificates.track(pod)
     }
 
     fn prepare<'a>(&'a self, pod: &'a Pod) -> BoxFuture<'a, Result<ZoneSpec, Lack>> {
@@ -325,6 +333,7 @@ impl Supplies for Host {
             if !over {
                 return Ok(());
             }
+            self.certificates.forget(uid);
             let volumes = [self.pod_directory(uid), self.writable(uid)];
             let removed = blocking(move || {
                 let mut volumes = volumes.iter().map(|above| above.join("volumes"));
@@ -339,6 +348,7 @@ impl Supplies for Host {
     fn remove<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), Lack>> {
         async move {
             self.objects.forget(uid);
+            self.certificates.forget(uid);
             self.release(uid, false).await?;
             if self.homes.is_some() {
                 let removed = self.storage.remove_home(uid).await;

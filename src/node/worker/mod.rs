@@ -22,7 +22,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::allocations::Allocations;
 use super::machine::{
-    Action, Decision, ImageOf, ImageState, Memory, ProbeKind, containers, decide, later,
+    Action, Decision, ImageOf, ImageState, Memory, ProbeKind, containers, decide, is_over, later,
 };
 use super::pressure::Observed;
 use super::report::Reporter;
@@ -141,6 +141,8 @@ struct Worker {
     /// How often in a row the zone could not be created.
     sandbox_failures: u32,
     refreshed: Timestamp,
+    /// Marked when the pod's certificates have changed; `None` if it has none.
+    certificates: Option<watch::Receiver<()>>,
     /// The task that updates volumes.
     refreshing: Option<AbortHandle>,
     clock: Clock,
@@ -244,6 +246,7 @@ pub fn start(
         sandbox_failures: 0,
         refreshed: Timestamp::now(),
         refreshing: None,
+        certificates: None,
         clock: Clock::now(),
         shared,
     };
@@ -251,6 +254,9 @@ pub fn start(
         let pod = worker.wanted.borrow().pod.clone();
         worker.event(&pod, true, reason, None, &message);
         worker.memory.fail = Some((reason.into(), format!("Pod was rejected: {message}")));
+    } else if !is_over(&worker.memory.last) {
+        let pod = worker.wanted.borrow().pod.clone();
+        worker.certificates = worker.shared.supplies.certificates(&pod);
     }
     workers.spawn(async move {
         let run = AssertUnwindSafe(worker.run());
@@ -300,6 +306,12 @@ impl Worker {
                     self.retry = None;
                 }
                 () = changed.notified() => {}
+                () = marked(&mut self.certificates) => {
+                    // Volumes are made or brought up to date at once.
+                    self.memory.zone_again = None;
+                    self.stop_refreshing();
+                    self.refreshed = Timestamp::MIN;
+                }
                 told = self.answers.recv() => {
                     if let Some(told) = told {
                         self.hear(told);
@@ -569,6 +581,17 @@ impl Worker {
             self.memory.messages.insert(process.id.clone(), message);
         }
     }
+}
+
+/// Resolves when the receiver is marked; never if there is none, or its sender is gone.
+async fn marked(receiver: &mut Option<watch::Receiver<()>>) {
+    if let Some(marks) = receiver {
+        match marks.changed().await {
+            Ok(()) => return,
+            Err(_) => *receiver = None,
+        }
+    }
+    std::future::pending().await
 }
 
 /// Whether it is one of the first steps of a pod.
