@@ -39,12 +39,13 @@ pub enum RuntimeName {
 }
 
 /// What only an API server in this process takes: all of `serve` but where it keeps things.
-pub(super) const SERVERS: [&str; 31] = [
+pub(super) const SERVERS: [&str; 34] = [
     "bind_address",
     "secure_port",
     "authorization_mode",
     "anonymous_auth",
     "enable_bootstrap_token_auth",
+    "enable_priority_and_fairness",
     "client_ca_file",
     "token_auth_file",
     "service_account_issuer",
@@ -65,6 +66,8 @@ pub(super) const SERVERS: [&str; 31] = [
     "service_node_port_range",
     "node_metrics",
     "in_memory",
+    "max_mutating_requests_inflight",
+    "max_requests_inflight",
     "controllers",
     "cluster_signing_duration",
     "enable_admission_plugins",
