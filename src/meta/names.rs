@@ -513,6 +513,13 @@ pub fn random(bytes: &mut [u8]) {
     filled.expect("random bytes from the operating system");
 }
 
+/// An unpredictable number from 0 to 1, such as for jitter.
+pub fn chance() -> f64 {
+    let mut bytes = [0; 4];
+    random(&mut bytes);
+    f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX)
+}
+
 /// A new uid: a random UUID.
 pub fn new_uid() -> String {
     let mut b = [0u8; 16];

@@ -1,4 +1,5 @@
-//! A server's own certificates, renewed while it runs: what it serves with, the administrator's, and who it is to nodes.
+//! Renews a server's own certificates while it runs: its serving certificate, the administrator's, and the client
+//! certificate that it shows to nodes.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,34 +11,40 @@ use super::prepare::{towards_nodes, unusable};
 use crate::api::server::Server;
 use crate::auth::kubeconfig;
 use crate::auth::pki::{Pki, PkiError};
+use crate::blocking::blocking;
 
 /// The name of the task.
 pub(super) const TASK: &str = "certificates of the server";
-/// How often certificates are looked at. They are renewed sixty days before they end.
+/// How often certificates are checked. They are renewed sixty days before they expire.
 const LOOK: Duration = Duration::from_secs(60 * 60);
 
-/// What is renewed, and where it goes.
+/// The certificates of a server, and everything that uses them.
 pub(super) struct Renewal {
     /// Keys and certificates.
     pub pki: Arc<Pki>,
-    /// The administrator's kubeconfig,
+    /// The path of the administrator's kubeconfig.
     pub kubeconfig: PathBuf,
-    /// and the server in it.
+    /// The server's URL in it.
     pub url: String,
-    /// Who asks nodes.
+    /// The server, which identifies itself to nodes.
     pub server: Arc<Server>,
 }
 
 impl Renewal {
-    /// Renews what is to be renewed until `ends`.
-    pub(super) async fn keep(&self, ends: CancellationToken) {
+    /// Renews certificates until `ends` is cancelled.
+    pub(super) async fn keep(self: Arc<Self>, ends: CancellationToken) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
                 () = ends.cancelled() => return,
             }
-            if let Err(error) = self.look() {
-                tracing::error!(%error, "the server's certificates are not renewed; it is tried again in an hour");
+            let renewal = self.clone();
+            let look = move || renewal.look().map_err(|error| error.to_string());
+            if let Err(error) = blocking(look).await {
+                tracing::error!(
+                    error,
+                    "cannot renew the server's certificates; retrying in an hour"
+                );
             }
         }
     }
@@ -48,7 +55,7 @@ impl Renewal {
             let path = self.kubeconfig.display();
             tracing::info!("the server's certificates were renewed, and {path} was written again");
         }
-        // It is nowhere but in memory, so it costs nobody anything to have it always young.
+        // It is only in memory, so it is simply issued anew each time.
         match &self.server.kubelets {
             Some(kubelets) => kubelets
                 .identify(&towards_nodes(&self.pki)?)

@@ -8,27 +8,27 @@ use super::ask::{self, AskError};
 use super::plan::{Next, Why, next};
 use super::store::Store;
 use crate::auth::pki::{Pair, Wanted};
-use crate::meta::time;
+use crate::meta::{names, time};
 
-/// How often the clock is looked at: it may be set, or the host sleep.
+/// How often the clock is read: it may be set, or the host may sleep.
 const LOOK: Duration = Duration::from_secs(10);
-/// How long the first failure holds the next request back, and the most that failures do.
+/// The pause after the first failure, and the longest.
 const FIRST: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(32);
-/// Certificates that are renewed all the time (of an authority that issues for moments) leave the API some rest.
+/// The pause after a success, so that very short-lived certificates do not flood the API with requests.
 const REST: Duration = Duration::from_secs(1);
 
-/// What is done with the certificate of the moment.
+/// Uses the current certificate.
 pub trait Holder: Send + Sync {
-    /// Another certificate is there, and is to be used from now on.
+    /// Replaces the certificate in use.
     fn take(&self, pair: &Pair);
-    /// The certificate is valid no longer.
+    /// Called when the certificate has expired.
     fn lost(&self);
-    /// Who asks for another one; `held` is the certificate of the moment, if it is valid.
+    /// The client to request another one with; `held` is the current certificate, if it is valid.
     fn client(&self, held: Option<&Pair>) -> kube::Client;
 }
 
-/// Keeps a certificate renewed until `ends` is cancelled: `held` is what there is now.
+/// Keeps a certificate renewed until `ends` is cancelled; `held` is the current one.
 pub async fn keep(
     store: &Store,
     wanted: &Wanted,
@@ -37,7 +37,7 @@ pub async fn keep(
     ends: CancellationToken,
 ) {
     let what = store.purpose().what();
-    let mut chance = chance();
+    let mut chance = names::chance();
     let (mut pause, mut told) = (FIRST, None);
     loop {
         let why = tokio::select! {
@@ -58,7 +58,7 @@ pub async fn keep(
                 tracing::info!(?why, "the {what} was renewed, and is good until {until}");
                 holder.take(&pair);
                 held = Some(pair);
-                chance = self::chance();
+                chance = names::chance();
                 (pause, told) = (FIRST, None);
                 REST
             }
@@ -75,7 +75,7 @@ pub async fn keep(
     }
 }
 
-/// Says why there is no certificate, once a reason.
+/// Logs why there is no certificate, once for each reason.
 fn tell(what: &str, error: &AskError, told: &mut Option<String>) {
     let text = error.to_string();
     if told.as_ref() != Some(&text) {
@@ -84,7 +84,7 @@ fn tell(what: &str, error: &AskError, told: &mut Option<String>) {
     }
 }
 
-/// Waits until a certificate is to be renewed, by the clock that it names its times by.
+/// Waits until a certificate has to be renewed, by the wall clock, which its validity refers to.
 async fn due(held: Option<&Pair>, wanted: &Wanted, chance: f64) -> Why {
     loop {
         let now = time::now();
@@ -96,11 +96,4 @@ async fn due(held: Option<&Pair>, wanted: &Wanted, chance: f64) -> Why {
             }
         }
     }
-}
-
-/// A number from 0 to 1 that nobody can tell before.
-fn chance() -> f64 {
-    let mut bytes = [0; 4];
-    crate::meta::names::random(&mut bytes);
-    f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX)
 }

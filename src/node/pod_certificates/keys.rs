@@ -5,7 +5,6 @@ use rcgen::{
     CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
     PKCS_ED25519, PKCS_RSA_SHA256,
 };
-use ring::rand::{SecureRandom as _, SystemRandom};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 
 use crate::auth::tokens::keys::new_rsa;
@@ -54,8 +53,7 @@ fn ed25519() -> Result<KeyPair, String> {
     let mut der = [0; 48];
     let (head, seed) = der.split_at_mut(ED25519.len());
     head.copy_from_slice(&ED25519);
-    let filled = SystemRandom::new().fill(seed);
-    filled.map_err(|_| "the system gives no random numbers".to_owned())?;
+    crate::meta::names::random(seed);
     let der = PrivatePkcs8KeyDer::from(&der[..]);
     KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ED25519).map_err(text)
 }

@@ -1,12 +1,12 @@
-//! Certificates of pods: for each `podCertificate` source of a projected volume the node makes a key, asks for a
-//! certificate with a PodCertificateRequest, and asks again when it is time to. Follows pkg/kubelet/podcertificate.
+//! Certificates of pods: for each `podCertificate` source of a projected volume the node generates a key, requests a
+//! certificate with a PodCertificateRequest, and renews it in time. Follows pkg/kubelet/podcertificate.
 //!
 //! ```text
 //!  worker --track--> a task a source --creates--> request --signer--> status
 //!     ^                 |        ^                                      |
 //!     '---- changed ----'        '------- requests seen <--- watch -----'
 //! ```
-//! Nothing of it is kept across restarts of the agent: then every source is asked for anew, as upstream.
+//! Nothing is kept across restarts of the agent: every source then gets a new key and request, as upstream.
 
 mod keys;
 mod record;
@@ -23,7 +23,6 @@ use k8s_openapi::api::core::v1::{Node, Pod, PodCertificateProjection, ServiceAcc
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{Api, PostParams};
 use parking_lot::Mutex;
-use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -34,12 +33,13 @@ use super::machine::{later, spec_of};
 use crate::blocking::blocking;
 use crate::client::events::{Recorder, Tone};
 use crate::client::follow::{Event, follow};
+use crate::meta::names;
 
-/// How long after its making a request that is not seen counts as deleted; some jitter more.
+/// How long after its creation, plus jitter, a request that the watch has not shown counts as deleted.
 const ABANDONED: SignedDuration = SignedDuration::from_mins(10);
-/// What is added to moments at random, at most, so that sources of many pods do not ask all at once.
+/// The most jitter that is added to deadlines, so that the sources of many pods are not renewed all at once.
 const JITTER: SignedDuration = SignedDuration::from_mins(5);
-/// The longest wait after asking failed.
+/// The longest pause after a request could not be created.
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// The requests of the node, by namespace and name.
@@ -48,7 +48,7 @@ type Requests = HashMap<(String, String), Arc<PodCertificateRequest>>;
 /// A source of a projected volume: the volume's name, and which of its sources.
 type Key = (String, usize);
 
-/// The sources of a pod, and the tasks that look after them; these end when it is dropped.
+/// The sources of a pod, and the tasks that maintain them; the tasks end when this is dropped.
 struct Tracked {
     sources: HashMap<Key, Arc<Mutex<Record>>>,
     changed: watch::Sender<()>,
@@ -64,7 +64,7 @@ pub struct Certificates {
     wanted: watch::Sender<bool>,
 }
 
-/// Who asks for certificates.
+/// Requests certificates.
 #[derive(Clone)]
 struct Asker {
     client: kube::Client,
@@ -74,7 +74,7 @@ struct Asker {
 }
 
 impl Certificates {
-    /// Those of the pods of `node`, which `client` acts as. Requests are seen as long as [`Certificates::keep`] runs.
+    /// The certificates of the pods of `node`; `client` authenticates as the node. [`Certificates::keep`] has to run.
     pub fn new(client: kube::Client, node: String, recorder: Recorder) -> Self {
         Certificates {
             asker: Asker {
@@ -88,8 +88,8 @@ impl Certificates {
         }
     }
 
-    /// Looks after the certificates of a pod until it is forgotten. What is given is marked whenever there is another
-    /// one, or none any more; nothing is given if the pod wants no certificates.
+    /// Maintains the certificates of a pod until [`Certificates::forget`]. The receiver is marked whenever one of them
+    /// is replaced or lost. `None` if the pod has no such source.
     pub fn track(&self, pod: &Pod) -> Option<watch::Receiver<()>> {
         let wanted = sources(pod);
         if wanted.is_empty() {
@@ -116,7 +116,7 @@ impl Certificates {
         Some(tracked.changed.subscribe())
     }
 
-    /// Forgets the keys and certificates of a pod.
+    /// Drops the keys and certificates of a pod.
     pub fn forget(&self, uid: &str) {
         self.pods.lock().remove(uid);
     }
@@ -124,7 +124,7 @@ impl Certificates {
     /// The key and the certificate chain of a source.
     ///
     /// # Errors
-    /// There is none yet, or never will be.
+    /// Why there is none (yet), for the pod's event.
     pub fn of(&self, pod: &Pod, volume: &str, source: usize) -> Result<Arc<Pair>, String> {
         let pods = self.pods.lock();
         let tracked = pods.get(&uid(pod));
@@ -166,10 +166,10 @@ impl Certificates {
                 }),
                 Some(Ok(Event::UpTo(_))) => {}
                 Some(Err(error)) if error.is_usual() => {
-                    tracing::debug!(%error, "the watch of pod certificate requests broke; it begins again");
+                    tracing::debug!(%error, "the watch of pod certificate requests was interrupted; it resumes");
                 }
                 Some(Err(error)) => {
-                    tracing::warn!(%error, "the watch of pod certificate requests broke; it begins again");
+                    tracing::warn!(%error, "the watch of pod certificate requests was interrupted; it resumes");
                 }
                 None => return,
             }
@@ -178,7 +178,7 @@ impl Certificates {
 }
 
 impl Asker {
-    /// Brings one source from one state to the next, for ever.
+    /// Maintains one source until its task is dropped.
     async fn look_after(
         self,
         pod: Arc<Pod>,
@@ -227,7 +227,7 @@ impl Asker {
                         tracing::warn!(
                             pod = uid(&pod),
                             error,
-                            "a certificate cannot be asked for; it is tried again"
+                            "cannot request a pod's certificate; retrying"
                         );
                         failures += 1;
                         tokio::time::sleep(wait_after(failures)).await;
@@ -253,7 +253,7 @@ impl Asker {
         }
     }
 
-    /// Makes a key and asks for a certificate of it.
+    /// Generates a key and creates a request for its certificate.
     async fn ask(&self, pod: &Pod, source: &PodCertificateProjection) -> Result<Asked, NotAsked> {
         let failed = |what: &'static str| {
             move |error: kube::Error| NotAsked::Now(format!("while {what}: {error}"))
@@ -315,15 +315,15 @@ impl Asker {
     }
 }
 
-/// Why a certificate was not asked for.
+/// Why no request was created.
 enum NotAsked {
-    /// It may be tried again.
+    /// A failure that may pass.
     Now(String),
-    /// Trying again is of no use.
+    /// A permanent failure.
     Never(String),
 }
 
-/// The sources of a pod's volumes that are certificates.
+/// The `podCertificate` sources of a pod's volumes.
 fn sources(pod: &Pod) -> Vec<(Key, PodCertificateProjection)> {
     let volumes = spec_of(pod).volumes.iter().flatten();
     let projected = volumes.filter_map(|volume| {
@@ -352,18 +352,14 @@ fn name(request: &PodCertificateRequest) -> (String, String) {
     )
 }
 
-/// How long asking waits that failed so many times in a row.
+/// The pause after so many failures in a row.
 fn wait_after(failures: u32) -> Duration {
     Duration::from_secs(1 << failures.min(6)).min(LONGEST)
 }
 
-/// Something between nothing and [`JITTER`]; nothing where the system gives no random numbers.
+/// A random time up to [`JITTER`].
 fn jitter() -> SignedDuration {
-    let mut bytes = [0; 4];
-    let _ = SystemRandom::new().fill(&mut bytes);
-    let most = JITTER.as_millis();
-    let part = most * i128::from(u32::from_le_bytes(bytes)) / (i128::from(u32::MAX) + 1);
-    SignedDuration::from_millis(i64::try_from(part).unwrap_or_default())
+    JITTER.mul_f64(names::chance())
 }
 
 #[cfg(test)]
