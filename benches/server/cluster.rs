@@ -186,41 +186,63 @@ async fn open_up(target: &Target, prefix: &'static str, count: usize) -> Result<
     Ok(())
 }
 
-/// Waits until this many pods that match a field selector were seen.
+/// Waits until this many pods match a field selector. A server may end a watch that cannot keep up: those that match by
+/// then are counted, and watched from there.
 async fn seen(target: &Target, selector: &str, count: usize) -> Result<(), Failure> {
     let mut client = target.client().await?;
     let selector = selector.replace('=', "%3D").replace('!', "%21");
-    let path = format!("/api/v1/pods?watch=true&fieldSelector={selector}");
-    let (status, mut body) = client.begin(Ask::get(path)).await?;
-    if !status.is_success() {
-        return Err(format!("watch: {status}").into());
-    }
-    let (mut line_begins, mut line, mut got) = (true, Vec::new(), 0);
-    const ADDED: &[u8] = br#"{"type":"ADDED""#;
+    let path = format!("/api/v1/pods?fieldSelector={selector}");
+    let mut got = 0;
     let watch = async {
-        while let Some(frame) = body.frame().await {
-            for byte in frame?.data_ref().into_iter().flatten() {
-                if *byte == b'\n' {
-                    line_begins = true;
-                    line.clear();
-                } else if line_begins {
-                    line.push(*byte);
-                    if line.len() == ADDED.len() {
-                        got += usize::from(line == ADDED);
-                        line_begins = false;
-                    }
-                }
-            }
-            if got >= count {
-                return Ok(());
+        loop {
+            let list = client.object(Ask::get(path.clone())).await?;
+            got = list["items"].as_array().map_or(0, Vec::len);
+            let version = list["metadata"]["resourceVersion"].as_str();
+            let version = version.ok_or("a list without a version")?;
+            let path = format!("{path}&watch=true&resourceVersion={version}");
+            if got >= count || arrived(&mut client, path, &mut got, count).await? {
+                return Ok::<(), Failure>(());
             }
         }
-        Err::<(), Failure>("a watch ended early".into())
     };
     match tokio::time::timeout(PATIENCE, watch).await {
         Ok(ended) => ended,
         Err(_) => Err(format!("{got} of {count} pods are where they should be").into()),
     }
+}
+
+/// Adds the objects that begin to match in a watch to `got`, until there are as many as wanted (true) or the server ends
+/// the watch (false).
+async fn arrived(
+    client: &mut Client,
+    path: String,
+    got: &mut usize,
+    wanted: usize,
+) -> Result<bool, Failure> {
+    const ADDED: &[u8] = br#"{"type":"ADDED""#;
+    let (status, mut body) = client.begin(Ask::get(path)).await?;
+    if !status.is_success() {
+        return Err(format!("watch: {status}").into());
+    }
+    let (mut line_begins, mut line) = (true, Vec::new());
+    while let Some(frame) = body.frame().await {
+        for byte in frame?.data_ref().into_iter().flatten() {
+            if *byte == b'\n' {
+                line_begins = true;
+                line.clear();
+            } else if line_begins {
+                line.push(*byte);
+                if line.len() == ADDED.len() {
+                    *got += usize::from(line == ADDED);
+                    line_begins = false;
+                }
+            }
+        }
+        if *got >= wanted {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Starts upstream's scheduler, without a limit on its requests.
