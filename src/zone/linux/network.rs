@@ -3,40 +3,29 @@
 //! Links are created with ip(8) and rules with nft(8), a batch per step: both are on every host that runs containers,
 //! and their input can be logged and typed by hand.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
-use std::process::{Command, Stdio};
+mod links;
+mod ports;
+mod rules;
+
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustix::thread::LinkNameSpaceType;
 
+use self::links::{exists, is_our_link, no_ipv6};
+use self::ports::{Element, element, elements_of, keys};
+use self::rules::{LINKS, PODS, SPEAKERS, is_our_table};
 use super::netlink::Netfilter;
 use super::services::conntrack::{self, Fronts};
 use super::services::{ServiceTable, Site};
 use super::tables::{self, Ruleset, Shown};
+use super::tools::{is_gone, tool};
 use crate::meta::addresses::Network as Range;
-use crate::zone::{HostPort, ZoneNetwork, ZoneSpec};
+use crate::zone::{ZoneNetwork, ZoneSpec};
 
 /// The alias that marks a bridge as ours.
 pub(super) const ALIAS: &str = "reddwarf";
-
-/// The protocols of host ports, as rules spell them.
-const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
-
-/// The set of zones' addresses, each paired with itself: a zone that reaches itself through another address must get
-/// answers from there.
-const SELVES: &str = "selves";
-
-/// The set of allowed senders on the bridge: links of zones, each with the addresses of its zone.
-const SPEAKERS: &str = "speakers";
-
-/// The set of the ranges of all pods in the cluster; pods' packets to them are not masqueraded.
-const PODS: &str = "pods";
-
-/// The set of the links of zones.
-const LINKS: &str = "links";
 
 /// The pods' network of an agent.
 ///
@@ -65,95 +54,6 @@ pub struct Network {
     ruleset: Arc<Ruleset>,
     /// The count of foreign rule changes when our rules were last complete.
     whole: Arc<Mutex<Option<u64>>>,
-}
-
-/// Runs a tool with this input; returns its output, or its error messages.
-pub(super) fn tool(program: &str, arguments: &[&str], input: &str) -> Result<String, String> {
-    let missing = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => format!("{program} is not installed"),
-        _ => format!("{program}: {error}"),
-    };
-    let mut child = Command::new(program)
-        .args(arguments)
-        // Some of its messages are parsed.
-        .env("LC_ALL", "C")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(missing)?;
-    let stdin = child.stdin.take();
-    let done = std::thread::scope(|scope| {
-        // Concurrently with reading its output, so that neither has to fit into a pipe.
-        scope.spawn(move || {
-            // A tool that ends early reports why on standard error.
-            stdin.map(|mut stdin| stdin.write_all(input.as_bytes()))
-        });
-        child.wait_with_output().map_err(missing)
-    })?;
-    match done.status.success() {
-        true => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
-        false => Err(format!(
-            "{program} {}: {}",
-            arguments.join(" "),
-            String::from_utf8_lossy(&done.stderr)
-                .trim()
-                .replace('\n', "; ")
-        )),
-    }
-}
-
-/// Whether nft(8) only complains that an element does not exist.
-fn is_gone(complaint: &str) -> bool {
-    complaint.contains("No such file or directory")
-}
-
-/// Whether this network namespace has a link. `/sys` may belong to another one.
-fn exists(link: &str) -> bool {
-    std::fs::read_to_string("/proc/thread-self/net/dev").is_ok_and(|text| {
-        text.lines()
-            .any(|line| line.trim_start().starts_with(&format!("{link}:")))
-    })
-}
-
-/// Turns IPv6 off on a link of this network namespace: zones have no IPv6 addresses, and a zone that speaks it could
-/// announce itself as a router. On a kernel without IPv6 there is nothing to do.
-fn no_ipv6(link: &str) -> Result<(), String> {
-    let path = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
-    match std::fs::write(&path, "1") {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(format!("{path}: {error}"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The addresses of this network namespace.
-fn local_addresses() -> BTreeSet<Ipv4Addr> {
-    let text = std::fs::read_to_string("/proc/thread-self/net/fib_trie").unwrap_or_default();
-    local_in(&text)
-}
-
-/// The local addresses in a routing trie, each on the line before the one that marks it as local.
-fn local_in(trie: &str) -> BTreeSet<Ipv4Addr> {
-    let lines = trie.lines().zip(trie.lines().skip(1));
-    let own = lines.filter(|(_, what)| what.trim() == "/32 host LOCAL");
-    own.filter_map(|(line, _)| line.trim().strip_prefix("|-- ")?.parse().ok())
-        .collect()
-}
-
-/// Whether a link, as shown by ip(8), is ours.
-fn is_our_link(shown: &str) -> bool {
-    let mut words = shown.split_whitespace();
-    words.any(|word| word == "alias") && words.next() == Some(ALIAS)
-}
-
-/// Whether a table, as shown by nft(8), is ours: it has our maps, or nothing yet.
-fn is_our_table(shown: &str) -> bool {
-    let mut lines = shown.lines().map(str::trim);
-    let inside = |line: &str| !line.is_empty() && line != "}" && !line.starts_with("table ");
-    let own = format!("map {}_ports {{", PROTOCOLS[0]);
-    lines.clone().any(|line| line == own) || !lines.any(inside)
 }
 
 impl Network {
@@ -239,114 +139,6 @@ impl Network {
                 false => error,
             }
         })
-    }
-
-    /// The chain of the table in family `bridge`: from links in its set it lets pass only what their zones may send.
-    fn spoken(&self) -> (&'static str, &'static str, Vec<String>) {
-        let rules = [
-            format!("iifname != @{LINKS} accept"),
-            format!("iifname . ether saddr . ip saddr @{SPEAKERS} accept"),
-            // ARP requests and replies contain both addresses once more.
-            format!(
-                "arp htype 1 arp ptype ip iifname . ether saddr . arp saddr ip @{SPEAKERS} iifname . arp saddr ether . arp saddr ip @{SPEAKERS} accept"
-            ),
-            "drop".to_owned(),
-        ];
-        (
-            "prerouting",
-            "filter hook prerouting priority -200",
-            rules.into(),
-        )
-    }
-
-    /// The nft(8) commands to `add` or `delete` a zone's link as an allowed sender.
-    fn speaker(&self, verb: &str, spec: &ZoneSpec) -> String {
-        let ZoneNetwork::Own {
-            address, mac, link, ..
-        } = &spec.network
-        else {
-            return String::new();
-        };
-        let bridge = &self.bridge;
-        format!(
-            "{verb} element bridge {bridge} {SPEAKERS} {{ \"{link}\" . {mac} . {address} }}\n{verb} element bridge {bridge} {LINKS} {{ \"{link}\" }}\n"
-        )
-    }
-
-    /// The chains of the table: their names, hooks and rules.
-    fn chains(&self) -> [(&'static str, &'static str, Vec<String>); 5] {
-        let (bridge, cidr, gateway) = (&self.bridge, &self.cidr, self.gateway);
-        let led = || {
-            // A pod with host port 53 must not become the name server of all others.
-            let names =
-                format!("ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 return");
-            let ports = PROTOCOLS.iter().flat_map(|protocol| {
-                let to = "fib daddr type local dnat ip to";
-                [
-                    format!("{to} ip daddr . {protocol} dport map @{protocol}_addressed"),
-                    format!("{to} {protocol} dport map @{protocol}_ports"),
-                ]
-            });
-            std::iter::once(names).chain(ports).collect()
-        };
-        [
-            (
-                "guard",
-                "filter hook prerouting priority -300",
-                vec![
-                    format!("iifname {bridge} ip daddr 127.0.0.0/8 drop"),
-                    format!("iifname {bridge} ip saddr != {cidr} drop"),
-                ],
-            ),
-            (
-                "straight",
-                "filter hook output priority 0",
-                vec![format!("oifname {bridge} icmp type redirect drop")],
-            ),
-            ("prerouting", "nat hook prerouting priority -100", led()),
-            ("output", "nat hook output priority -100", led()),
-            (
-                "postrouting",
-                "nat hook postrouting priority 100",
-                vec![
-                    format!("ip saddr {cidr} ip daddr != @{PODS} masquerade fully-random"),
-                    format!("ct status dnat ip saddr . ip daddr @{SELVES} masquerade fully-random"),
-                    format!("ip saddr 127.0.0.0/8 oifname {bridge} masquerade fully-random"),
-                ],
-            ),
-        ]
-    }
-
-    /// The nft(8) commands that create the tables. Elements (of running pods) survive; chains are created anew.
-    fn script(&self) -> String {
-        let table = format!("ip {}", self.bridge);
-        let mut script = format!(
-            "add table {table}\nadd set {table} {SELVES} {{ type ipv4_addr . ipv4_addr; }}\nadd set {table} {PODS} {{ type ipv4_addr; flags interval; }}\n"
-        );
-        for protocol in PROTOCOLS {
-            script += &format!(
-                "add map {table} {protocol}_ports {{ type inet_service : ipv4_addr . inet_service; }}
-add map {table} {protocol}_addressed {{ type ipv4_addr . inet_service : ipv4_addr . inet_service; }}
-"
-            );
-        }
-        let bridge = format!("bridge {}", self.bridge);
-        script += &format!(
-            "add table {bridge} {{ comment \"{ALIAS}\"; }}
-add set {bridge} {SPEAKERS} {{ type ifname . ether_addr . ipv4_addr; }}
-add set {bridge} {LINKS} {{ type ifname; }}
-"
-        );
-        let chains = self.chains().into_iter().map(|chain| (&table, chain));
-        for (table, (chain, hook, rules)) in chains.chain([(&bridge, self.spoken())]) {
-            script += &format!(
-                "add chain {table} {chain} {{ type {hook}; }}\nflush chain {table} {chain}\n"
-            );
-            for rule in rules {
-                script += &format!("add rule {table} {chain} {rule}\n");
-            }
-        }
-        script
     }
 
     /// The nft(8) commands that set the pod ranges. As long as none are set, those of an earlier agent stay, because it
@@ -534,11 +326,6 @@ add set {bridge} {LINKS} {{ type ifname; }}
         Ok(())
     }
 
-    /// The element by which a zone may reach itself through another address.
-    fn itself(&self, zone: IpAddr) -> String {
-        format!("element ip {} {SELVES} {{ {zone} . {zone} }}", self.bridge)
-    }
-
     /// Undoes [`Network::connect`]; the zone's processes are gone.
     ///
     /// # Errors
@@ -586,205 +373,5 @@ add set {bridge} {LINKS} {{ type ifname; }}
             }
         }
         Ok(())
-    }
-}
-
-/// A map element that leads from a host port to a port of a zone.
-#[derive(Debug, PartialEq)]
-struct Element {
-    map: String,
-    key: String,
-    value: String,
-    /// Key and value in the kernel's format.
-    key_kept: Vec<u8>,
-    value_kept: Vec<u8>,
-    /// For UDP, the zone's address and the host port, to find its flows.
-    flow: Option<(SocketAddrV4, HostPort)>,
-}
-
-impl Element {
-    /// The UDP addresses of this host that it covers, each with the zone's address.
-    fn flows(&self) -> Vec<(SocketAddrV4, SocketAddrV4)> {
-        let Some((to, port)) = &self.flow else {
-            return Vec::new();
-        };
-        let at = |address| (SocketAddrV4::new(address, port.host), *to);
-        match port.host_address {
-            Some(IpAddr::V4(address)) if !address.is_unspecified() => vec![at(address)],
-            _ => local_addresses().into_iter().map(at).collect(),
-        }
-    }
-}
-
-/// The element for a host port of the zone with this address; None if the host address is not IPv4.
-fn element(port: &HostPort, zone: IpAddr) -> Result<Option<Element>, String> {
-    // Zones have no IPv6 addresses.
-    let IpAddr::V4(zone) = zone else {
-        return Ok(None);
-    };
-    let protocol = port.protocol.to_lowercase();
-    if !PROTOCOLS.contains(&protocol.as_str()) {
-        return Err(format!(
-            "host ports of protocol {} are not offered",
-            port.protocol
-        ));
-    }
-    // Parts of concatenated keys are padded to four bytes.
-    let pair = |address: Ipv4Addr, port: u16| {
-        [&address.octets()[..], &port.to_be_bytes(), &[0, 0]].concat()
-    };
-    let (map, key, key_kept) = match port.host_address {
-        Some(IpAddr::V6(address)) if !address.is_unspecified() => return Ok(None),
-        Some(IpAddr::V4(address)) if !address.is_unspecified() => (
-            "addressed",
-            format!("{address} . {}", port.host),
-            pair(address, port.host),
-        ),
-        _ => (
-            "ports",
-            port.host.to_string(),
-            port.host.to_be_bytes().to_vec(),
-        ),
-    };
-    let flow = (protocol == "udp").then(|| (SocketAddrV4::new(zone, port.zone), port.clone()));
-    Ok(Some(Element {
-        map: format!("{protocol}_{map}"),
-        key,
-        value: format!("{zone} . {}", port.zone),
-        key_kept,
-        value_kept: pair(zone, port.zone),
-        flow,
-    }))
-}
-
-/// The elements for all host ports of a zone.
-fn elements_of(spec: &ZoneSpec) -> Result<Vec<Element>, String> {
-    let ZoneNetwork::Own { address, ports, .. } = &spec.network else {
-        return Ok(Vec::new());
-    };
-    let elements = ports.iter().map(|port| element(port, *address));
-    elements.filter_map(Result::transpose).collect()
-}
-
-/// The keys of the elements of some zones, by map.
-fn keys<'z>(
-    zones: impl Iterator<Item = &'z ZoneSpec>,
-) -> Result<BTreeMap<String, BTreeSet<String>>, String> {
-    let mut keys: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for zone in zones {
-        for Element { map, key, .. } in elements_of(zone)? {
-            keys.entry(map).or_default().insert(key);
-        }
-    }
-    Ok(keys)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn port(address: Option<&str>) -> HostPort {
-        HostPort {
-            protocol: "TCP".into(),
-            host_address: address.map(|text| text.parse().expect("an address")),
-            host: 80,
-            zone: 8080,
-        }
-    }
-
-    #[test]
-    fn ports_of_an_address_are_its_own() {
-        let addressed = [127, 0, 0, 1, 0, 80, 0, 0];
-        for (address, expected) in [
-            (None, Some(("tcp_ports", "80", &[0, 80][..]))),
-            (Some("0.0.0.0"), Some(("tcp_ports", "80", &[0, 80]))),
-            (Some("::"), Some(("tcp_ports", "80", &[0, 80]))),
-            (
-                Some("127.0.0.1"),
-                Some(("tcp_addressed", "127.0.0.1 . 80", &addressed)),
-            ),
-            (Some("::1"), None),
-        ] {
-            let found = element(&port(address), [10, 0, 0, 5].into()).expect("offered");
-            let expected = expected.map(|(map, key, kept)| Element {
-                map: map.to_owned(),
-                key: key.to_owned(),
-                value: "10.0.0.5 . 8080".to_owned(),
-                key_kept: kept.to_vec(),
-                value_kept: vec![10, 0, 0, 5, 0x1f, 0x90, 0, 0],
-                flow: None,
-            });
-            assert_eq!(found, expected, "{address:?}");
-        }
-        let of = |protocol: &str| {
-            let port = HostPort {
-                protocol: protocol.into(),
-                ..port(None)
-            };
-            let element = element(&port, [10, 0, 0, 5].into());
-            element.map(|element| element.expect("one").map)
-        };
-        assert_eq!(of("UDP"), Ok("udp_ports".to_owned()));
-        assert_eq!(of("SCTP"), Ok("sctp_ports".to_owned()));
-        assert!(of("DCCP").is_err());
-    }
-
-    #[test]
-    fn flows_over_udp_are_known_by_the_hosts_addresses() {
-        let port = |protocol: &str, address| HostPort {
-            protocol: protocol.into(),
-            ..port(address)
-        };
-        let flows = |port: &HostPort| {
-            let found = element(port, [10, 0, 0, 5].into()).expect("offered");
-            found.expect("one").flows()
-        };
-        let at = |text: &str| -> SocketAddrV4 { text.parse().expect("a place") };
-        assert_eq!(flows(&port("TCP", None)), []);
-        let own = flows(&port("UDP", Some("192.0.2.1")));
-        assert_eq!(own, [(at("192.0.2.1:80"), at("10.0.0.5:8080"))]);
-        let trie = "Main:
-  +-- 0.0.0.0/0 3 0 5
-     +-- 127.0.0.0/8 2 0 2
-        +-- 127.0.0.0/31 1 0 0
-           |-- 127.0.0.0
-              /8 host LOCAL
-           |-- 127.0.0.1
-              /32 host LOCAL
-        |-- 127.255.255.255
-           /32 link BROADCAST
-     |-- 192.0.2.1
-        /32 host LOCAL
-     |-- 192.0.2.7
-        /32 universe UNICAST
-";
-        let own = ["127.0.0.1", "192.0.2.1"].map(|text| text.parse().expect("an address"));
-        assert_eq!(local_in(trie), own.into());
-    }
-
-    #[test]
-    fn what_is_not_ours_is_told_apart() {
-        let link = |alias: &str| {
-            format!("7: b: <BROADCAST> mtu 1500 state UP \\    link/ether 02:00 brd ff:ff{alias}")
-        };
-        for (shown, own) in [
-            (link("\\    alias reddwarf"), true),
-            (link("\\    alias reddwarfs"), false),
-            (link("\\    alias my reddwarf"), false),
-            (link(""), false),
-        ] {
-            assert_eq!(is_our_link(&shown), own, "{shown}");
-        }
-        for (shown, own) in [
-            (
-                "table ip b {\n\tmap tcp_ports {\n\t\ttype inet_service : ipv4_addr\n\t}\n}\n",
-                true,
-            ),
-            ("table ip b {\n}\n", true),
-            ("table ip b {\n\tchain prerouting {\n\t}\n}\n", false),
-            ("table ip b {\n\tmap my_tcp_ports {\n\t}\n}\n", false),
-        ] {
-            assert_eq!(is_our_table(shown), own, "{shown}");
-        }
     }
 }

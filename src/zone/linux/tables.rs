@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use parking_lot::Mutex;
 
 use super::netlink::Netfilter;
-use super::network::{ALIAS, tool};
+use super::network::ALIAS;
+use super::tools::tool;
 
 /// The ruleset of this host, which contains our tables: tracks whether somebody else changed it, without reading it,
 /// which takes many seconds if it is large.
