@@ -1,0 +1,137 @@
+//! The node of a Linux host.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+
+use super::super::agent::{AgentError, Plan};
+use super::api::listen;
+use super::node::{Maker, Node};
+use super::real::{RealHost, Routes, own_directory, this_host};
+use super::{Nodes, sysctls};
+use crate::meta::addresses::parse_cidr;
+use crate::net::Ipam;
+use crate::node::images::Images;
+use crate::storage::StorageEngine;
+use crate::supervise::Task;
+
+impl Nodes {
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn linux(_: &Plan) -> Result<Self, AgentError> {
+        Err(AgentError::Host(format!(
+            "--runtime linux needs Linux, and this is {}",
+            std::env::consts::OS
+        )))
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(super) fn linux(plan: &Plan) -> Result<Self, AgentError> {
+        use crate::net::routes::apart;
+        use crate::storage::Directories;
+        use crate::zone::linux::{self, Groups, HostRoutes, Linux};
+
+        if !rustix::process::geteuid().is_root() {
+            return Err(AgentError::Host(
+                "--runtime linux needs root: run the agent as root, or say --runtime simulated"
+                    .into(),
+            ));
+        }
+        let data = own_directory(&plan.arguments.serve.data_dir)?;
+        let ipam = Ipam::open(&data.join("ipam.redb"), &plan.arguments.pod_cidr)?;
+        let (gateway, prefix) = ipam.gateway();
+        let cidr = ipam.cidr();
+        let (whole, are_made) = (
+            plan.arguments.cluster_cidr,
+            plan.arguments.configure_node_routes,
+        );
+        let own = parse_cidr(&cidr).map(|(_, range)| range);
+        let network = linux::Network::new(
+            &plan.arguments.network.etherstub_name,
+            (gateway, prefix),
+            &cidr,
+            apart(own.into_iter().chain(whole)).into(),
+        );
+        // Each agent on a host has its own control groups, as it has its own bridge.
+        let groups = Groups::find(&format!(
+            "reddwarf-{}",
+            plan.arguments.network.etherstub_name
+        ))
+        .map_err(AgentError::Host)?;
+        let proxy_healthz_port = plan.arguments.proxy_healthz_port;
+        let storage = plan.storage.clone();
+        let thresholds = plan.arguments.eviction_hard.clone();
+        let sysctls = sysctls(plan)?;
+        let insecure = plan.arguments.insecure_registry.clone();
+        let services = match plan.arguments.join.joins() {
+            false => plan.arguments.serve.service_range(),
+            true => None,
+        };
+        let services = services.map(|range| range.to_string());
+        let names = plan.arguments.names.clone();
+        let name = plan.names.first().cloned().unwrap_or_default();
+        let node_ip = plan.arguments.node_ip;
+        let registration = this_host(&name, node_ip, "linux", &data);
+        let engine: Arc<dyn StorageEngine> = Arc::new(Directories::new(&storage));
+        let volumes = engine.clone();
+        let maker: Maker = Box::new(move |cluster| {
+            let (name, data, ipam) = (name.clone(), data.clone(), ipam.clone());
+            let (groups, network) = (groups.clone(), network.clone());
+            let (engine, storage) = (engine.clone(), storage.clone());
+            let (names, insecure) = (names.clone(), insecure.clone());
+            let (thresholds, sysctls) = (thresholds.clone(), sysctls.clone());
+            let services = services.clone();
+            async move {
+                let registration = this_host(&name, node_ip, "linux", &data);
+                let router = network.services(registration.ipv4(), services);
+                let routes = Routes {
+                    router: Arc::new(HostRoutes::new(network.clone(), router.clone())),
+                    cluster: whole,
+                    are_made,
+                };
+                let runtime =
+                    Linux::open(&data.join("zones"), groups, network).map_err(AgentError::Host)?;
+                engine
+                    .prepare()
+                    .await
+                    .map_err(|error| AgentError::Host(error.to_string()))?;
+                let images = Images::new(
+                    &PathBuf::from(&storage.images).join("records"),
+                    engine.clone(),
+                );
+                let kept = runtime.clone();
+                let network = Task::new("rules of the pods' network", move |ends| {
+                    kept.clone().keep_network(ends)
+                });
+                let host = RealHost {
+                    registration,
+                    homes: None,
+                    data,
+                    ipam,
+                    address: Some(gateway),
+                    names,
+                    storage: engine,
+                    images,
+                    insecure,
+                    runtime: Arc::new(runtime),
+                    router: Some(Arc::new(router)),
+                    routes: Some(routes),
+                    proxy_healthz_port,
+                    beside: vec![network],
+                    thresholds,
+                    sysctls,
+                };
+                host.setup(cluster).await
+            }
+            .boxed()
+        });
+        Ok(Nodes {
+            nodes: vec![Node {
+                registration,
+                maker,
+            }],
+            storage: Some(volumes),
+            listener: Some(listen(plan.arguments.kubelet_port)?),
+        })
+    }
+}
