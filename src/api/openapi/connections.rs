@@ -1,9 +1,8 @@
 //! OpenAPI operations for subresources that open connections, and for logs: their parameters are in the query, and they
 //! return no object.
 
-use super::operations::{
-    Of, Operation, PRETTY, Parameter, PathItem, capital, group_name, path, query,
-};
+use super::operations::{Of, Operation, PathItem, capital, group_name};
+use super::parameters::{PRETTY, Parameter, path, query};
 use crate::resources::Subresource;
 
 const CONTAINER: Parameter = query("container", "string");

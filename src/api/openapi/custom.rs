@@ -1,8 +1,8 @@
 //! Types of custom resources in the documents. Follows
 //! k8s.io/apiextensions-apiserver/pkg/controller/openapi/builder/builder.go and v2/conversion.go beside it.
 
-use super::operations::Form;
 use super::prose;
+use super::writing::Form;
 use crate::resources::Resource;
 use crate::resources::custom::Custom;
 use crate::schema::{Object, Value};

@@ -4,10 +4,13 @@ mod connections;
 mod custom;
 mod gnostic;
 mod operations;
+mod parameters;
 mod prose;
 mod routes;
 mod v2;
 mod v3;
+mod verbs;
+mod writing;
 
 use std::sync::Arc;
 
@@ -183,7 +186,7 @@ mod tests {
             for version in &group.versions {
                 let document = v3::document(registry, &group.name, version);
                 let schemas = document.at("components").at("schemas");
-                check(&document, operations::REFERENCE, schemas);
+                check(&document, writing::REFERENCE, schemas);
             }
         }
         let document = v2::document(registry);

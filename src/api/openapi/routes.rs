@@ -1,6 +1,8 @@
 //! Paths of the documents other than resources: discovery, the version, the token issuer.
 
-use super::operations::{Form, OBJECTS, Operation, PathItem, Writing, capital, group_name};
+use super::operations::{Operation, PathItem, capital, group_name};
+use super::verbs::OBJECTS;
+use super::writing::{Form, Writing};
 use crate::resources::Registry;
 
 /// A path for GET, and its response.

@@ -1,9 +1,10 @@
 //! OpenAPI 2.0 (Swagger): one document for everything, for clients from before version 3.
 
-use super::operations::{
-    CUSTOM_MEDIA, Form, Operation, PATCH_TYPE, Parameter, REFERENCE, REFERENCE_V2, Writing,
-};
+use super::operations::Operation;
+use super::parameters::Parameter;
 use super::routes;
+use super::verbs::{CUSTOM_MEDIA, PATCH_TYPE};
+use super::writing::{Form, REFERENCE, REFERENCE_V2, Writing};
 use crate::resources::Registry;
 use crate::schema::{Object, Value};
 use crate::value;

@@ -1,7 +1,10 @@
 //! OpenAPI 3.0: a document for each group and version.
 
-use super::operations::{CUSTOM_MEDIA, Form, Operation, PATCH_TYPE, Parameter, REFERENCE, Writing};
+use super::operations::Operation;
+use super::parameters::Parameter;
 use super::routes::{self, Route};
+use super::verbs::{CUSTOM_MEDIA, PATCH_TYPE};
+use super::writing::{Form, REFERENCE, Writing};
 use crate::resources::Registry;
 use crate::schema::{Object, Value};
 use crate::value;
