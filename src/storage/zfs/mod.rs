@@ -12,33 +12,33 @@
 //! Each dataset that the engine creates has the property `reddwarf:is`; a dataset with such a name but without it is
 //! left alone and causes an error. The state is always read from ZFS; nothing is cached.
 
+mod datasets;
+mod homes;
 pub mod names;
+mod volumes;
 
 #[cfg(test)]
 mod tests;
-mod volumes;
 
 use std::collections::HashMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt as _;
+use names::Names;
 use parking_lot::Mutex;
 
+use self::datasets::{checked, failed};
+use self::homes::files;
 use super::{
     Answer, Capacity, LayerDirectory, StorageEngine, StorageError, StoragePoolConfig, Volume,
     Whiteouts,
 };
-use crate::blocking::blocking;
-use crate::illumos::{Class, Command, Failure, Tools};
+use crate::illumos::{Class, Tools};
 use crate::private;
 use crate::zone::Root;
-use names::{HomeDirectories, Names, Row};
 
-/// How often an operation on a busy dataset is retried, and the pause: the unmounts of a halting zone take a moment.
-const BUSY: (u32, Duration) = (20, Duration::from_millis(250));
+pub use self::homes::sandbox;
 
 /// The ZFS storage engine.
 pub struct ZfsStorageEngine {
@@ -74,241 +74,6 @@ impl ZfsStorageEngine {
     pub fn names(&self) -> &Names {
         &self.names
     }
-
-    async fn run(&self, operation: &'static str, command: Command) -> Result<String, StorageError> {
-        match self.tools.run(&command).await {
-            Ok(output) => Ok(output.stdout),
-            Err(failure) => Err(failed(operation, &command, failure)),
-        }
-    }
-
-    /// A file system and its children; empty if it does not exist.
-    async fn rows(
-        &self,
-        operation: &'static str,
-        dataset: &str,
-        below: bool,
-    ) -> Result<Vec<Row>, StorageError> {
-        let command = names::list(dataset, below);
-        match self.tools.run(&command).await {
-            Ok(output) => Ok(names::rows(&output.stdout)),
-            Err(failure) if failure.not_found() => Ok(Vec::new()),
-            Err(failure) => Err(failed(operation, &command, failure)),
-        }
-    }
-
-    async fn row(
-        &self,
-        operation: &'static str,
-        dataset: &str,
-    ) -> Result<Option<Row>, StorageError> {
-        Ok(self
-            .rows(operation, dataset, false)
-            .await?
-            .into_iter()
-            .next())
-    }
-
-    /// The mountpoint of a file system, which is mounted if necessary.
-    async fn at(&self, operation: &'static str, row: &Row) -> Result<PathBuf, StorageError> {
-        if row.zoned {
-            return Err(StorageError::Refused {
-                operation,
-                what: row.name.clone(),
-                reason: "it was delegated to a zone, where somebody else chose what is mounted where: it is mounted in no other way any more".into(),
-            });
-        }
-        let Some(path) = row.mountpoint.clone() else {
-            return Err(StorageError::Refused {
-                operation,
-                what: row.name.clone(),
-                reason: format!(
-                    "its mountpoint is none or legacy; give it one (zfs set mountpoint=/PATH {})",
-                    row.name
-                ),
-            });
-        };
-        if !row.mounted {
-            self.run(operation, names::mount(&row.name)).await?;
-        }
-        Ok(path)
-    }
-
-    /// Creates a file system or clone if missing; an existing one must have the mark and the origin.
-    async fn ensure(
-        &self,
-        operation: &'static str,
-        dataset: &str,
-        mark: &str,
-        origin: Option<&str>,
-        make: Command,
-    ) -> Result<PathBuf, StorageError> {
-        for _ in 0..2 {
-            if let Some(row) = self.row(operation, dataset).await? {
-                if row.mark.as_deref() != Some(mark) || row.origin.as_deref() != origin {
-                    return Err(foreign(operation, dataset));
-                }
-                return self.at(operation, &row).await;
-            }
-            match self.tools.run(&make).await {
-                Ok(_) => {}
-                // Created concurrently, or left unmounted: the next look will tell.
-                Err(failure) if matches!(failure.class, Class::Exists | Class::NotMounted) => {}
-                Err(failure) => return Err(failed(operation, &make, failure)),
-            }
-        }
-        Err(gone(operation, dataset))
-    }
-
-    /// The properties that guarantee a volume's size.
-    fn promised(&self, quota: Option<u64>) -> Vec<(&'static str, String)> {
-        let mut properties = Vec::new();
-        if let Some(bytes) = quota {
-            properties.push(("refquota", bytes.to_string()));
-            if self.reserve {
-                properties.push(("refreservation", bytes.to_string()));
-            }
-        }
-        properties
-    }
-
-    /// Destroys a dataset of ours; succeeds if it does not exist.
-    async fn end(
-        &self,
-        operation: &'static str,
-        dataset: &str,
-        mark: &str,
-        all: bool,
-    ) -> Result<(), StorageError> {
-        let Some(row) = self.row(operation, dataset).await? else {
-            return Ok(());
-        };
-        if row.mark.as_deref() != Some(mark) {
-            return Err(foreign(operation, dataset));
-        }
-        let command = names::destroy(dataset, all);
-        let mut left = BUSY.0;
-        loop {
-            match self.tools.run(&command).await {
-                Ok(_) => return Ok(()),
-                Err(failure) if failure.not_found() => return Ok(()),
-                Err(failure) if failure.class == Class::Busy && left > 0 => {
-                    left -= 1;
-                    tokio::time::sleep(BUSY.1).await;
-                }
-                Err(failure) => return Err(failed(operation, &command, failure)),
-            }
-        }
-    }
-
-    fn lock(&self, owner: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut homes = self.homes.lock();
-        homes.retain(|_, lock| Arc::strong_count(lock) > 1);
-        homes.entry(owner.to_owned()).or_default().clone()
-    }
-
-    /// The home of an owner with its roots. The caller holds its lock.
-    async fn open_home(
-        &self,
-        owner: &str,
-        quota: Option<u64>,
-    ) -> Result<(HomeDirectories, Vec<Row>), StorageError> {
-        const OPERATION: &str = "make the home";
-        let home = self.names.home(owner);
-        let rows = self.rows(OPERATION, &home, true).await?;
-        let own = rows.iter().find(|row| row.name == home);
-        let sealed = own.is_some_and(|row| row.readonly && row.mark.as_deref() == Some("home"));
-        let data = self.names.data(owner);
-        let whole = sealed && rows.iter().any(|row| row.name == data);
-        if sealed && !whole {
-            // Creation seals it last, and removal starts with its content: one of them was interrupted.
-            self.end(OPERATION, &home, "home", true).await?;
-        }
-        let ([first], after) = names::make_home(&self.names, owner, quota);
-        let at = match own {
-            Some(own) if whole => self.at(OPERATION, own).await?,
-            _ => self.ensure(OPERATION, &home, "home", None, first).await?,
-        };
-        let directories = HomeDirectories::of(&at);
-        if !whole {
-            let made = directories.clone();
-            files(OPERATION, &home, move || {
-                for number in 0..names::SLOTS {
-                    std::fs::create_dir_all(made.slot(number))?;
-                }
-                std::fs::create_dir_all(&made.data)
-            })
-            .await?;
-            let [make, seal] = after;
-            self.ensure(OPERATION, &data, "data", None, make).await?;
-            self.run(OPERATION, seal).await?;
-            return Ok((directories, Vec::new()));
-        }
-        for row in &rows {
-            // After a reboot only the mounted state is known.
-            self.at(OPERATION, row).await?;
-        }
-        Ok((directories, rows))
-    }
-}
-
-fn gone(operation: &'static str, dataset: &str) -> StorageError {
-    StorageError::Failed {
-        operation,
-        what: dataset.to_owned(),
-        cause: "it was made and is gone again".into(),
-    }
-}
-
-fn foreign(operation: &'static str, dataset: &str) -> StorageError {
-    StorageError::Refused {
-        operation,
-        what: dataset.to_owned(),
-        reason: "there is a dataset of this name that is not ours; rename it, or choose other --zones-dataset, --images-dataset, --volumes-dataset".into(),
-    }
-}
-
-fn failed(operation: &'static str, command: &Command, failure: Failure) -> StorageError {
-    let what = command.arguments.last().cloned().unwrap_or_default();
-    match failure.class {
-        Class::NotFound => StorageError::NotFound { operation, what },
-        Class::Dependents => StorageError::Refused {
-            operation,
-            what,
-            reason: "others are made of it; remove them first".into(),
-        },
-        _ => StorageError::Failed {
-            operation,
-            what,
-            cause: failure.to_string(),
-        },
-    }
-}
-
-/// Rejects a text that cannot be part of a dataset's name.
-fn checked(operation: &'static str, part: &str) -> Result<(), StorageError> {
-    match names::plain(part) {
-        true => Ok(()),
-        false => Err(StorageError::Refused {
-            operation,
-            what: format!("{part:?}"),
-            reason: "it is not a plain name".into(),
-        }),
-    }
-}
-
-/// Runs file operations; errors name the storage operation and its object.
-async fn files(
-    operation: &'static str,
-    what: &str,
-    work: impl FnOnce() -> io::Result<()> + Send + 'static,
-) -> Result<(), StorageError> {
-    let done = blocking(work).await;
-    done.map_err(|error| StorageError::Failed {
-        operation,
-        what: what.to_owned(),
-        cause: error.to_string(),
-    })
 }
 
 impl StorageEngine for ZfsStorageEngine {
@@ -627,26 +392,4 @@ impl StorageEngine for ZfsStorageEngine {
         }
         .boxed()
     }
-}
-
-/// Installs a sandbox image if missing; `write` fills the root. Returns the snapshot from which zones are installed.
-///
-/// # Errors
-/// [`StorageError`].
-pub async fn sandbox(
-    engine: &ZfsStorageEngine,
-    name: &str,
-    write: impl FnOnce(&Path) -> io::Result<()> + Send + 'static,
-) -> Result<String, StorageError> {
-    let snapshot = engine.names.ready(name);
-    let command = names::zfs(["list", "-H", "-t", "snapshot", "-o", "name", &snapshot]);
-    match engine.tools.run(&command).await {
-        Ok(_) => return Ok(snapshot),
-        Err(failure) if failure.not_found() => {}
-        Err(failure) => return Err(failed("look for the sandbox", &command, failure)),
-    }
-    let directory = engine.begin_layer(None, name).await?;
-    files("write the sandbox", name, move || write(&directory.path)).await?;
-    engine.seal_layer(name).await?;
-    Ok(snapshot)
 }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{ZfsStorageEngine, checked, failed, foreign, gone, names};
+use super::datasets::{checked, failed, foreign, gone};
+use super::{ZfsStorageEngine, names};
 use crate::storage::{StorageError, Volume};
 
 impl ZfsStorageEngine {
