@@ -5,21 +5,24 @@
 //! An envelope is `[transform][format]`, then the fields of a record, each length in little-endian `u32`, and a CRC-32
 //! of all of that.
 
-use std::cell::Cell;
-use std::ops::Bound;
+mod envelope;
+mod read;
+mod unbroken;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Sender};
 
-use redb::{
-    AccessGuard, Builder, Database, DatabaseError, ReadOnlyTable, ReadableDatabase as _,
-    ReadableTable as _, ReadableTableMetadata as _, TableDefinition, TableHandle as _,
-};
+use redb::{Builder, Database, DatabaseError, TableDefinition};
 
-use super::engine::{Accepted, Beginning, Row};
+use self::envelope::{encode, row_key};
+use self::read::{ReadError, read};
+use self::unbroken::unbroken;
+use super::engine::Accepted;
 use super::writer::{Forget, Forgotten, Log};
-use super::{Entry, Pairs, Record, ResourcePrefix, Revision, Store, StoreError};
+use super::{Revision, Store, StoreError};
 use crate::private;
+
+pub use self::unbroken::panics_are_errors;
 
 const LOG: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -27,16 +30,6 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const FORMAT: u64 = 1;
 /// redb's page cache, in bytes. Small, because the worlds hold everything that is read often.
 const CACHE: usize = 8 << 20;
-/// At most so many threads read the log when a store is opened: decoding is bound by the processor.
-const READERS: usize = 4;
-/// How many rows each of them passes on at once.
-const BATCH: usize = 64;
-/// Transform: none, and no checksum, as earlier versions wrote.
-const BARE: u8 = 0;
-/// Transform: none, with a checksum at the end.
-const CHECKED: u8 = 1;
-const PUT: u8 = 1;
-const DELETE: u8 = 2;
 
 /// Why a store cannot be opened or compacted. The file is unchanged.
 #[derive(Debug, thiserror::Error)]
@@ -216,40 +209,6 @@ fn refusal(path: &Path, error: ReadError, database: Database) -> OpenError {
     OpenError::Damaged { path, cause }
 }
 
-thread_local! {
-    static QUIET: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether a panic of this thread is about a damaged file and is returned as an error: panic hooks stay silent.
-pub fn panics_are_errors() -> bool {
-    QUIET.get()
-}
-
-/// Calls the database, which panics on some kinds of damage; returns the panic's message as the error.
-fn unbroken<T>(call: impl FnOnce() -> T) -> Result<T, String> {
-    QUIET.set(true);
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
-    QUIET.set(false);
-    result.map_err(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-        text.unwrap_or("its pages make no sense").to_owned()
-    })
-}
-
-enum ReadError {
-    Newer(u64),
-    /// The database of another program.
-    Foreign,
-    Damaged(String),
-}
-
-impl<E: std::error::Error> From<E> for ReadError {
-    fn from(error: E) -> Self {
-        ReadError::Damaged(error.to_string())
-    }
-}
-
 /// Creates the tables of a new store.
 fn prepare(database: &Database) -> Result<(), redb::Error> {
     let begin = database.begin_write()?;
@@ -257,126 +216,6 @@ fn prepare(database: &Database) -> Result<(), redb::Error> {
     begin.open_table(LOG)?;
     begin.commit()?;
     Ok(())
-}
-
-/// Reads a database: its newest revision and its content.
-fn read(database: &Database) -> Result<(Revision, Beginning), ReadError> {
-    let transaction = database.begin_read()?;
-    if !transaction
-        .list_tables()?
-        .any(|table| table.name() == META.name())
-    {
-        return Err(ReadError::Foreign);
-    }
-    let meta = transaction.open_table(META)?;
-    let number = |name: &str| {
-        meta.get(name)
-            .map(|value| value.map_or(1, |value| value.value()))
-    };
-    let format = number("format")?;
-    if format > FORMAT {
-        return Err(ReadError::Newer(format));
-    }
-    let compacted = number("compacted")?;
-    let log = transaction.open_table(LOG)?;
-    let edge = |row: Option<(AccessGuard<'_, &[u8]>, _)>| {
-        let rev = row.and_then(|(key, _)| Some(split_key(key.value())?.0));
-        rev.unwrap_or_default()
-    };
-    let readers = std::thread::available_parallelism().map_or(1, |count| count.get().min(READERS));
-    let parts = parts(edge(log.first()?), edge(log.last()?), readers as u64);
-    let mut beginning = Beginning::new(compacted, usize::try_from(log.len()?).unwrap_or(0));
-    let ends = std::thread::scope(|scope| {
-        let read = |part| {
-            let (hand, handed) = mpsc::channel();
-            let log = &log;
-            let reader = scope.spawn(move || unbroken(|| hand_over(log, part, &hand)));
-            (reader, handed)
-        };
-        let readers: Vec<_> = parts.into_iter().map(read).collect();
-        for row in readers.iter().flat_map(|(_, handed)| handed).flatten() {
-            beginning.take(row);
-        }
-        let end = readers.into_iter().map(|(reader, _)| {
-            let end = reader.join();
-            end.unwrap_or_else(|_| Err("its reader ended".to_owned()))
-        });
-        end.collect::<Vec<_>>()
-    });
-    for end in ends {
-        end.map_err(ReadError::Damaged)??;
-    }
-    Ok((number("revision")?.max(beginning.newest()), beginning))
-}
-
-/// A range of revisions, from the first to before the second; `None` is unbounded.
-type Part = (Option<Revision>, Option<Revision>);
-
-/// Splits the revisions from `first` to `last` into `count` ranges, in order.
-fn parts(first: Revision, last: Revision, count: u64) -> Vec<Part> {
-    let whole = u128::from(last.saturating_sub(first));
-    let cut = |number: u64| {
-        let from = whole * u128::from(number) / u128::from(count);
-        (1..count).contains(&number).then(|| first + from as u64)
-    };
-    (0..count)
-        .map(|number| (cut(number), cut(number + 1)))
-        .collect()
-}
-
-/// Sends the rows of a range of the log, in order.
-fn hand_over(
-    log: &ReadOnlyTable<&'static [u8], &'static [u8]>,
-    (from, to): Part,
-    hand: &Sender<Vec<Row>>,
-) -> Result<(), ReadError> {
-    let [from, to] = [from, to].map(|rev| rev.map(Revision::to_be_bytes));
-    let from = from
-        .as_ref()
-        .map_or(Bound::Unbounded, |from| Bound::Included(&from[..]));
-    let to = to
-        .as_ref()
-        .map_or(Bound::Unbounded, |to| Bound::Excluded(&to[..]));
-    let mut prefixes = Vec::new();
-    let mut batch = Vec::with_capacity(BATCH);
-    for row in log.range::<&[u8]>((from, to))? {
-        let (key, value) = row?;
-        batch.push(decoded(key.value(), value.value(), &mut prefixes)?);
-        if batch.len() == BATCH {
-            let rows = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
-            // The receiver reads to the end.
-            let _ = hand.send(rows);
-        }
-    }
-    let _ = hand.send(batch);
-    Ok(())
-}
-
-/// Decodes a row; rows of one resource share the text of its prefix.
-fn decoded(key: &[u8], value: &[u8], prefixes: &mut Vec<ResourcePrefix>) -> Result<Row, ReadError> {
-    let (rev, key) =
-        split_key(key).ok_or_else(|| ReadError::Damaged("a row's key is too short".to_owned()))?;
-    let (resource, entry) = decode(value, rev, key)
-        .ok_or_else(|| ReadError::Damaged(format!("the row of {key} at {rev} cannot be read")))?;
-    let resource = match prefixes.iter().find(|prefix| ***prefix == *resource) {
-        Some(prefix) => prefix.clone(),
-        None => {
-            let new = ResourcePrefix::from(resource);
-            prefixes.push(new.clone());
-            new
-        }
-    };
-    let new = entry.map(Arc::new);
-    let key = match &new {
-        Some(entry) => entry.key.clone(),
-        None => Arc::from(key),
-    };
-    Ok(Row {
-        resource,
-        rev,
-        key,
-        new,
-    })
 }
 
 struct File {
@@ -480,156 +319,5 @@ impl Log for File {
         })?;
         self.durable = last;
         Ok(())
-    }
-}
-
-fn row_key(rev: Revision, key: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(8 + key.len());
-    out.extend_from_slice(&rev.to_be_bytes());
-    out.extend_from_slice(key.as_bytes());
-    out
-}
-
-fn split_key(row: &[u8]) -> Option<(Revision, &str)> {
-    let (rev, key) = row.split_first_chunk::<8>()?;
-    Some((
-        Revision::from_be_bytes(*rev),
-        std::str::from_utf8(key).ok()?,
-    ))
-}
-
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    // A commit is far below 4 GiB: the API limits the size of bodies.
-    out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
-    out.extend_from_slice(bytes);
-}
-
-fn put_pairs(out: &mut Vec<u8>, pairs: &Pairs) {
-    out.extend_from_slice(&u32::try_from(pairs.len()).unwrap_or(u32::MAX).to_le_bytes());
-    for (name, value) in pairs {
-        put_bytes(out, name.as_bytes());
-        put_bytes(out, value.as_bytes());
-    }
-}
-
-fn encode(resource: &str, entry: Option<&Entry>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(entry.map_or(0, |entry| entry.record.body.len()) + 96);
-    out.push(CHECKED);
-    out.push(if entry.is_some() { PUT } else { DELETE });
-    put_bytes(&mut out, resource.as_bytes());
-    if let Some(entry) = entry {
-        let record = &entry.record;
-        for number in [record.rv_at, record.type_len, record.epoch] {
-            out.extend_from_slice(&number.to_le_bytes());
-        }
-        out.extend_from_slice(&entry.expires.unwrap_or(0).to_le_bytes());
-        put_pairs(&mut out, &record.labels);
-        put_pairs(&mut out, &record.fields);
-        put_bytes(&mut out, &record.body);
-    }
-    let sum = crc32fast::hash(&out);
-    out.extend_from_slice(&sum.to_le_bytes());
-    out
-}
-
-/// Reads an envelope from front to back.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn chunk<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*head)
-    }
-
-    fn number(&mut self) -> Option<u32> {
-        self.chunk().map(u32::from_le_bytes)
-    }
-
-    fn bytes(&mut self) -> Option<&'a [u8]> {
-        let len = self.number()? as usize;
-        let (head, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        Some(head)
-    }
-
-    fn text(&mut self) -> Option<&'a str> {
-        std::str::from_utf8(self.bytes()?).ok()
-    }
-
-    fn pairs(&mut self) -> Option<Pairs> {
-        let count = self.number()? as usize;
-        // Allocate no more than the remaining bytes can hold, whatever the count says.
-        let mut pairs = Vec::with_capacity(count.min(self.0.len() / 8));
-        for _ in 0..count {
-            pairs.push((self.text()?.into(), self.text()?.into()));
-        }
-        Some(pairs.into())
-    }
-}
-
-fn decode<'a>(value: &'a [u8], rev: Revision, key: &str) -> Option<(&'a str, Option<Entry>)> {
-    let mut reader = match *value.first()? {
-        BARE => Reader(&value[1..]),
-        CHECKED => {
-            let (content, sum) = value.split_last_chunk::<4>()?;
-            if crc32fast::hash(content) != u32::from_le_bytes(*sum) {
-                return None;
-            }
-            Reader(&content[1..])
-        }
-        _ => return None,
-    };
-    let [kind] = reader.chunk::<1>()?;
-    let resource = reader.text()?;
-    if kind == DELETE {
-        return Some((resource, None));
-    }
-    let (rv_at, type_len, epoch) = (reader.number()?, reader.number()?, reader.number()?);
-    let expires = u64::from_le_bytes(reader.chunk()?);
-    let (labels, fields) = (reader.pairs()?, reader.pairs()?);
-    let body = bytes::Bytes::copy_from_slice(reader.bytes()?);
-    let record = Record {
-        body,
-        rv_at,
-        type_len,
-        epoch,
-        labels,
-        fields,
-    };
-    Some((
-        resource,
-        Some(Entry {
-            key: key.into(),
-            rev,
-            record,
-            expires: (expires != 0).then_some(expires),
-        }),
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_log_is_read_in_parts_that_meet() {
-        const END: Revision = Revision::MAX;
-        for (first, last, cuts) in [
-            (0, 0, vec![0, 0]),
-            (1, 1, vec![1, 1]),
-            (1, 10, vec![4, 7]),
-            (1000, 4000, vec![2000, 3000]),
-            (0, END, vec![END / 3, END / 3 * 2]),
-            // A damaged log is read, too.
-            (9, 3, vec![9, 9]),
-        ] {
-            let found = parts(first, last, 3);
-            let ends = [None].into_iter().chain(cuts.into_iter().map(Some));
-            let ends: Vec<_> = ends.chain([None]).collect();
-            let expected: Vec<Part> = ends.windows(2).map(|pair| (pair[0], pair[1])).collect();
-            assert_eq!(found, expected, "{first} to {last}");
-        }
-        assert_eq!(parts(1, 100, 1), [(None, None)]);
     }
 }
