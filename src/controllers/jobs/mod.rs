@@ -1,6 +1,8 @@
 //! job-controller: pods that run until enough of them have succeeded. Follows k8s.io/kubernetes/pkg/controller/job.
 
 mod backoff;
+mod conditions;
+mod facts;
 mod indexes;
 mod plan;
 mod policy;
@@ -21,8 +23,9 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use self::backoff::Backoff;
-pub(super) use self::plan::end_of;
-use self::plan::{Act, Done, FAILURES, Facts, IGNORED, INDEX, Place, TRACKED};
+pub(super) use self::conditions::end_of;
+use self::facts::{FAILURES, Facts, IGNORED, INDEX, TRACKED};
+use self::plan::{Act, Done, Place};
 use super::pods::{Outcome, PodControl, Pods, Versions, from_template, slowly};
 use super::workload::{Unfinished, after_millis, queue_with, wake_owners};
 use crate::client::Context;
@@ -103,15 +106,15 @@ impl Controller {
     fn note_lost(&self, lost: &Arc<Queue<Key>>) {
         let jobs = self.jobs.clone();
         self.pods.cache.enqueue(lost, move |change| {
-            let pod = change.new.filter(|pod| plan::is_tracked(pod))?;
+            let pod = change.new.filter(|pod| facts::is_tracked(pod))?;
             is_lost(&jobs, pod).then(|| change.key.clone())
         });
         let pods = self.pods.clone();
         self.jobs.enqueue(lost, move |change| -> Vec<Key> {
             let job = change.new.or(change.old);
-            let ended = job.filter(|job| change.new.is_none() || plan::end_of(job).is_some());
+            let ended = job.filter(|job| change.new.is_none() || conditions::end_of(job).is_some());
             let own = ended.into_iter().flat_map(|job| pods.owned(&job.metadata));
-            own.filter(|pod| plan::is_tracked(pod))
+            own.filter(|pod| facts::is_tracked(pod))
                 .map(|pod| Key::new(&change.key.namespace, &pod.name_any()))
                 .collect()
         });
@@ -120,7 +123,7 @@ impl Controller {
     /// Removes the finalizer of a pod that nobody will count.
     async fn let_go(&self, key: Key) -> Result<Next, kube::Error> {
         let pod = self.pods.cache.get(&key.namespace, &key.name);
-        if let Some(pod) = pod.filter(|pod| plan::is_tracked(pod) && is_lost(&self.jobs, pod)) {
+        if let Some(pod) = pod.filter(|pod| facts::is_tracked(pod) && is_lost(&self.jobs, pod)) {
             let version = self.release(&pod).await?;
             self.pods.cache.reach(version.as_deref()).await;
         }
@@ -129,7 +132,7 @@ impl Controller {
 
     /// Removes the finalizer of a pod. Returns the new resourceVersion; None if the pod was gone.
     async fn release(&self, pod: &Pod) -> Result<Option<String>, kube::Error> {
-        if !plan::is_tracked(pod) {
+        if !facts::is_tracked(pod) {
             return Ok(None);
         }
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
@@ -148,7 +151,8 @@ impl Controller {
 
     async fn sync(&self, key: Key) -> Result<Next, Unfinished> {
         let job = self.jobs.get(&key.namespace, &key.name);
-        let Some(job) = job.filter(|job| !is_foreign(job) && plan::end_of(job).is_none()) else {
+        let Some(job) = job.filter(|job| !is_foreign(job) && conditions::end_of(job).is_none())
+        else {
             self.memory.lock().remove(&key);
             return Ok(Next::Done);
         };
@@ -220,7 +224,7 @@ impl Controller {
         let mut own = self.pods.claimed(client, job, Some(TRACKED), fits).await?;
         for pod in &mut own {
             // The cache does not show yet what was just adopted.
-            if !is_controlled_by(&pod.metadata, &job.metadata) && !plan::is_tracked(pod) {
+            if !is_controlled_by(&pod.metadata, &job.metadata) && !facts::is_tracked(pod) {
                 let finalizers = &mut Arc::make_mut(pod).metadata.finalizers;
                 finalizers.get_or_insert_default().push(TRACKED.to_owned());
             }
@@ -240,7 +244,7 @@ impl Controller {
         }
         let behind: HashSet<&String> = pods
             .iter()
-            .filter(|pod| plan::is_tracked(pod))
+            .filter(|pod| facts::is_tracked(pod))
             .filter_map(|pod| pod.metadata.uid.as_ref())
             .collect();
         memory.counted.retain(|uid| behind.contains(uid));
@@ -344,7 +348,7 @@ fn is_lost(jobs: &Informer<Job>, pod: &Pod) -> bool {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     match jobs.get(namespace, &owner.name) {
         Some(job) if job.metadata.uid.as_ref() == Some(&owner.uid) => {
-            !is_foreign(&job) && plan::end_of(&job).is_some()
+            !is_foreign(&job) && conditions::end_of(&job).is_some()
         }
         _ => true,
     }
@@ -369,7 +373,7 @@ fn make_pod(job: &Job, spec: &JobSpec, place: &Place) -> v1::Pod {
         let (failures, ignored) = place
             .after
             .as_ref()
-            .map_or((0, 0), |failed| plan::failures(spec, failed));
+            .map_or((0, 0), |failed| facts::failures(spec, failed));
         annotations.insert(FAILURES.to_owned(), failures.to_string());
         if ignored > 0 {
             annotations.insert(IGNORED.to_owned(), ignored.to_string());

@@ -9,8 +9,9 @@ use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
 use super::backoff::Backoff;
+use super::facts::{FAILURES, Facts, IGNORED, INDEX, TRACKED};
 use super::make_pod;
-use super::plan::{Act, Done, FAILURES, Facts, IGNORED, INDEX, Place, TRACKED, plan};
+use super::plan::{Act, Done, Place, plan};
 use crate::client::kinds::Pod;
 
 const NOW: &str = "2026-01-01T00:10:00Z";

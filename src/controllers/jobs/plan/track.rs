@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::{JobCondition, JobStatus};
 
+use super::super::conditions::{becomes, holds, set};
+use super::super::facts::{index, is_indexed, number};
 use super::super::policy::Verdict;
-use super::{Plan, becomes, holds, index, is_indexed, number, set};
+use super::Plan;
 use crate::client::kinds::Pod;
 use crate::controllers::pods::BURST;
 
