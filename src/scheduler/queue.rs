@@ -7,33 +7,33 @@
 //! Pods are looked up by name, but results of an attempt refer to one particular pod: another one that meanwhile took
 //! its name is left alone.
 
+mod backoff;
+mod entry;
+mod reports;
+mod tally;
+
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use compact_str::CompactString;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use self::backoff::{Windows, backoff};
+use self::entry::{Entry, Place, Rank};
+use self::tally::{BACKED_OFF, CAME, FAILED, POPPED, PREEMPTED, TIMED_OUT};
 use super::hints::Event;
-use super::plugin::{Plugin, Plugins};
+use super::plugin::Plugins;
 use super::pod::Pod;
 use super::snapshot::{Quick, Snapshot};
 use crate::client::informer::Key;
 
-/// Backoff after the first failure.
-const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-/// Maximum backoff.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+pub use self::reports::{Telling, Told};
+pub use self::tally::{Incoming, Tally};
+
 /// How long a pod waits for an event before it is retried anyway.
 const PATIENCE: Duration = Duration::from_secs(300);
-
-/// Backoffs end at multiples of this window, so that priority decides the order within it.
-const WINDOW: Duration = Duration::from_secs(1);
-
-/// The sort order of pods: higher priority first, then those added or tried longer ago.
-type Rank = (Reverse<i32>, u64, Key);
 
 /// The queue.
 #[derive(Default)]
@@ -51,37 +51,6 @@ pub struct Queue {
     incoming: Incoming,
 }
 
-/// The start of the windows in which backoffs end.
-#[derive(Clone, Copy)]
-struct Windows(Instant);
-
-impl Default for Windows {
-    fn default() -> Windows {
-        Windows(Instant::now())
-    }
-}
-
-impl Windows {
-    /// The end of the window that contains a moment.
-    fn end_of(&self, moment: Instant) -> Instant {
-        let past = moment.saturating_duration_since(self.0).as_secs();
-        self.0 + Duration::from_secs(past) + WINDOW
-    }
-}
-
-/// How many pods entered each queue, by upstream's names for queue and event.
-pub type Incoming = BTreeMap<(&'static str, CompactString), u64>;
-
-/// Queue lengths.
-pub struct Tally {
-    /// By upstream's name of the queue.
-    pub waiting: [(&'static str, usize); 4],
-    /// Entries so far.
-    pub incoming: Incoming,
-    /// By the plugins that rejected pods, including pods about to be retried.
-    pub rejected: BTreeMap<String, usize>,
-}
-
 /// A scheduling attempt of a pod.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt {
@@ -94,97 +63,6 @@ pub struct Attempt {
     /// Whether the pod was retried because it had waited very long.
     pub is_flushed: bool,
 }
-
-/// Resolves when all earlier reports about a pod are done.
-pub struct Told(oneshot::Receiver<()>);
-
-impl Told {
-    /// Waits for them.
-    pub async fn heard(self) {
-        // The sender is dropped without a message.
-        let _ = self.0.await;
-    }
-}
-
-/// A place in the order of reports about a pod, so that its status shows the newest result.
-pub struct Telling {
-    before: Option<Told>,
-    own: oneshot::Sender<()>,
-}
-
-impl Telling {
-    /// Waits for earlier reports. Keep the returned value until this report is done.
-    pub async fn begin(self) -> impl Send {
-        if let Some(before) = self.before {
-            before.heard().await;
-        }
-        self.own
-    }
-}
-
-struct Entry {
-    pod: Arc<Pod>,
-    place: Place,
-    rank: Rank,
-    failures: u32,
-    errors: u32,
-    since: Instant,
-    rejected: Plugins,
-    /// Preemption for it is in progress: it waits for that to end.
-    is_preempting: bool,
-    /// An event that may help it occurred meanwhile.
-    was_helped: bool,
-    /// The number of attempts.
-    attempts: u32,
-    /// When it was first ready to be tried.
-    open: Option<Instant>,
-    /// Whether it is tried because it has waited very long.
-    is_flushed: bool,
-    /// The reports about it.
-    told: Option<Told>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Ready,
-    BackingOff(Instant),
-    Erring(Instant),
-    Waiting,
-    /// It has scheduling gates, or references ResourceClaims that do not exist.
-    Gated,
-    /// It is being scheduled.
-    Busy,
-}
-
-impl Entry {
-    /// Ends its attempt, and puts it behind all others of its priority. It must not be in any order when this is
-    /// called.
-    fn give_back(&mut self, place: Place, serial: u64, now: Instant) {
-        self.place = place;
-        self.rank.1 = serial;
-        self.since = now;
-        self.is_flushed = false;
-    }
-}
-
-impl Place {
-    /// Upstream's name of the queue: gated pods are counted as unschedulable there.
-    fn name(self) -> &'static str {
-        match self {
-            Place::Ready | Place::Busy => "active",
-            Place::BackingOff(_) | Place::Erring(_) => "backoff",
-            Place::Waiting | Place::Gated => "unschedulable",
-        }
-    }
-}
-
-/// Events other than those of the cluster.
-const CAME: &str = "UnscheduledPodAdd";
-const FAILED: &str = "ScheduleAttemptFailure";
-const BACKED_OFF: &str = "BackoffComplete";
-const POPPED: &str = "PopFromBackoffQ";
-const TIMED_OUT: &str = "UnschedulableTimeout";
-const PREEMPTED: &str = "ForceActivate";
 
 impl Queue {
     /// Adds an unplaced pod, or updates it.
@@ -464,51 +342,6 @@ impl Queue {
         }
     }
 
-    /// The queue lengths, and why pods entered the queues.
-    pub fn tally(&self) -> Tally {
-        let mut waiting = [
-            ("active", 0),
-            ("backoff", 0),
-            ("gated", 0),
-            ("unschedulable", 0),
-        ];
-        let mut sets = BTreeMap::<Plugins, usize>::new();
-        let mut gates = 0;
-        for entry in self.entries.values() {
-            let name = match entry.place {
-                // It is in no queue.
-                Place::Busy => continue,
-                Place::Gated => "gated",
-                place => place.name(),
-            };
-            let known = waiting.iter_mut().filter(|(known, _)| *known == name);
-            known.for_each(|(_, count)| *count += 1);
-            let is_gated = entry.place == Place::Gated;
-            let rejected = match is_gated && entry.pod.gates.is_empty() {
-                true => Plugins::from_iter([Plugin::DynamicResources]),
-                false => entry.rejected,
-            };
-            gates += usize::from(is_gated && !entry.pod.gates.is_empty());
-            *sets.entry(rejected).or_default() += 1;
-        }
-        let mut rejected = BTreeMap::from([("SchedulingGates".to_owned(), gates)]);
-        for (set, count) in sets {
-            for plugin in set.iter() {
-                *rejected.entry(format!("{plugin:?}")).or_default() += count;
-            }
-        }
-        rejected.retain(|_, count| *count > 0);
-        Tally {
-            waiting,
-            incoming: self.incoming.clone(),
-            rejected,
-        }
-    }
-
-    fn came(&mut self, place: Place, why: &str) {
-        *self.incoming.entry((place.name(), why.into())).or_default() += 1;
-    }
-
     /// The number of pods.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -604,10 +437,4 @@ impl Queue {
 /// Whether a pod may be scheduled, that is, has no gates.
 fn is_open(pod: &Pod, snapshot: &Snapshot) -> bool {
     pod.gates.is_empty() && snapshot.devices.missing(pod).is_none()
-}
-
-/// The backoff after `failures` failures.
-fn backoff(failures: u32) -> Duration {
-    let doubled = FIRST_BACKOFF.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    doubled.min(LONGEST_BACKOFF)
 }
