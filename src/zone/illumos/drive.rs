@@ -4,8 +4,9 @@ use std::fs;
 use std::io;
 use std::time::Instant;
 
+use super::Inner;
+use super::home::Home;
 use super::plan::{self, Effect, FileAction, Goal, Next, Root, Seen, Step};
-use super::{Home, Inner};
 use crate::blocking::blocking;
 use crate::illumos::parse::{self, HostState};
 use crate::illumos::{Class, Failure};

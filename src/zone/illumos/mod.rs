@@ -10,11 +10,13 @@
 
 mod config;
 mod drive;
+mod home;
 mod layout;
 pub mod life;
 mod nat;
 pub mod native;
 mod plan;
+mod runtime;
 pub mod sandbox;
 mod services;
 mod usage;
@@ -31,31 +33,25 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt as _;
-use jiff::Timestamp;
+use nat::{Router, Rules};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::home::{Home, Known, Record};
 use super::link::Link;
-use super::supervised::{self, Zones, remove_record};
-use super::supervisor::{Configuration, ZONE};
-use super::{
-    Answer, Change, Limits, Of, ProcessId, ProcessSpec, Zone, ZoneError, ZoneName, ZoneSpec,
-    ZoneState, ZoneUsage,
-};
+use super::supervised::{self, Zones};
+use super::{Limits, ZoneError};
 use crate::blocking::blocking;
-use crate::illumos::parse::{HostState, ZoneRow};
+use crate::illumos::parse::HostState;
 use crate::illumos::{Class, Command, Failure, Tool, Tools};
 use crate::net::illumos::NetworkConfig;
 use crate::net::services::ServiceRouter;
-use crate::private::write_whole;
+
 pub use config::MARK;
 pub use layout::{
     Brand, CONTROL, Layout, READABLE, SHARES, Settings, WRITABLE, dataset_directory, owner,
 };
-use nat::{Router, Rules};
 pub use plan::{
     FileAction as PlanFile, Goal, Seen as SeenZone, Step as PlanStep, plan as plan_steps,
 };
@@ -99,109 +95,6 @@ struct Inner {
     /// Notified when a supervisor connected or disconnected.
     stirred: Arc<Notify>,
     _ends: DropGuard,
-}
-
-/// The record of a zone.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Record {
-    spec: ZoneSpec,
-    created: Timestamp,
-    /// The actual brand of a zone that asked for none: the flags may change the default later.
-    #[serde(default)]
-    brand: Option<String>,
-    /// Its limits, if they differ from its configuration.
-    #[serde(default)]
-    resized: Option<Limits>,
-}
-
-/// One zone of ours.
-pub(super) struct Home {
-    record: Record,
-    layout: Layout,
-    link: Arc<Link>,
-    /// Ensures that only one step runs at a time.
-    steps: tokio::sync::Mutex<()>,
-    known: Mutex<Known>,
-}
-
-/// The last observation of a zone.
-#[derive(Debug, Clone, Default)]
-struct Known {
-    row: Option<ZoneRow>,
-    /// The boot whose link is protected and that has its limits.
-    settled: Option<String>,
-    /// Since when it has been in a state in which it must not stay.
-    still: Option<std::time::Instant>,
-    /// Its limits, if they differ from its configuration.
-    resized: Option<Limits>,
-}
-
-impl supervised::Home for Home {
-    fn link(&self) -> &Arc<Link> {
-        &self.link
-    }
-
-    fn zone(&self) -> Zone {
-        let boot = self.link.boot();
-        let known = self.known.lock();
-        let state = match known.row.as_ref().map(|row| row.state) {
-            Some(HostState::Running) if boot.is_some() => ZoneState::Running,
-            Some(HostState::Running | HostState::ShuttingDown | HostState::Down) => {
-                ZoneState::Unreachable
-            }
-            Some(HostState::Installed | HostState::Ready | HostState::Mounted) => {
-                ZoneState::Installed
-            }
-            Some(HostState::Configured | HostState::Incomplete | HostState::Unknown) | None => {
-                ZoneState::Incomplete
-            }
-        };
-        Zone {
-            spec: ZoneSpec {
-                limits: known
-                    .resized
-                    .as_ref()
-                    .unwrap_or(&self.record.spec.limits)
-                    .clone(),
-                ..self.record.spec.clone()
-            },
-            state,
-            processes: match state {
-                ZoneState::Running | ZoneState::Unreachable => self.link.processes(),
-                _ => Vec::new(),
-            },
-            boot: boot.filter(|_| state == ZoneState::Running),
-            created: self.record.created,
-        }
-    }
-}
-
-impl Home {
-    /// The current limits of the zone.
-    fn limits(&self) -> Limits {
-        let resized = self.known.lock().resized.clone();
-        resized.unwrap_or_else(|| self.record.spec.limits.clone())
-    }
-
-    /// Whether it was last seen running.
-    fn runs(&self) -> bool {
-        let known = self.known.lock();
-        known
-            .row
-            .as_ref()
-            .is_some_and(|row| row.state == HostState::Running)
-    }
-
-    /// Records an observation; returns whether it is new.
-    fn see(&self, row: Option<ZoneRow>) -> bool {
-        let mut known = self.known.lock();
-        let changed = known.row != row;
-        if changed {
-            known.still = None;
-        }
-        known.row = row;
-        changed
-    }
 }
 
 impl IllumosRuntime {
@@ -353,235 +246,5 @@ impl Inner {
             layout,
             steps: tokio::sync::Mutex::new(()),
         }))
-    }
-
-    /// Writes the description that the supervisor reads when it starts, with paths inside the zone.
-    async fn describe(&self, home: &Home) -> Result<(), String> {
-        let mut spec = home.record.spec.clone();
-        spec.memory_directories = spec
-            .memory_directories
-            .into_iter()
-            .filter_map(|(path, size)| Some((home.layout.inside(&path)?, size)))
-            .collect();
-        let configuration = Configuration {
-            spec,
-            created: home.record.created,
-            groups: Vec::new(),
-        };
-        let path = self
-            .settings
-            .data
-            .join("pods")
-            .join(&home.layout.owner)
-            .join(ZONE);
-        blocking(move || {
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent)?;
-            }
-            write_whole(&path, &serde_json::to_vec(&configuration)?)
-        })
-        .await
-        .map_err(|error| error.to_string())
-    }
-}
-
-impl supervised::Supervised for IllumosRuntime {
-    type Home = Home;
-
-    fn zones(&self) -> &Zones<Home> {
-        &self.0.zones
-    }
-
-    fn brand(&self) -> &'static str {
-        self.0.settings.brand.name()
-    }
-
-    fn brands(&self) -> Vec<&'static str> {
-        let settings = &self.0.settings;
-        let others = settings.sandboxes.keys().copied();
-        std::iter::once(settings.brand)
-            .chain(others.filter(|brand| *brand != settings.brand))
-            .map(Brand::name)
-            .collect()
-    }
-
-    fn lacks(&self) -> Answer<'_, Vec<String>> {
-        async {
-            let strangers = self.0.strangers.lock();
-            Ok(strangers
-                .iter()
-                .map(|zone| format!("the zone {zone} has a name of ours and is not ours: rename it, or remove it"))
-                .collect())
-        }
-        .boxed()
-    }
-
-    fn create<'a>(&'a self, spec: &'a ZoneSpec) -> Answer<'a, ()> {
-        async move {
-            let failed = |cause: String| ZoneError::failed("create", format!("zone {}", spec.name), cause);
-            let found = self.0.zones.get(&spec.name);
-            let home = match found {
-                Some(home) => home,
-                None => {
-                    let home = self.0.home(Record {
-                        spec: spec.clone(),
-                        created: Timestamp::now(),
-                        brand: Some(self.0.settings.brand.name().to_owned()),
-                        resized: None,
-                    })?;
-                    if home.layout.sandbox.is_none() {
-                        return Err(ZoneError::Refused {
-                            operation: "create",
-                            what: format!("zone {}", spec.name),
-                            reason: format!("zones of the brand {} are not offered here: see `reddwarf doctor --brand {0}`", home.layout.brand.name()),
-                        });
-                    }
-                    // There is no record of this zone: an existing one under its name must be ours.
-                    let rows = self.0.tools.run(&home.layout.show()).await;
-                    let there = match rows {
-                        Ok(_) => true,
-                        Err(failure) if failure.not_found() => false,
-                        Err(failure) => return Err(failed(failure.to_string())),
-                    };
-                    if there {
-                        let mark = self.0.mark(&spec.name).await;
-                        if mark.map_err(|failure| failed(failure.to_string()))?.is_none() {
-                            self.0.strangers.lock().insert(spec.name.to_string());
-                            return Err(ZoneError::Refused {
-                                operation: "create",
-                                what: format!("zone {}", spec.name),
-                                reason: "there is a zone of this name that is not ours; it is left alone: rename or remove it".into(),
-                            });
-                        }
-                    }
-                    let (directory, record) = (home.layout.directory.clone(), home.record.clone());
-                    blocking(move || {
-                        fs::create_dir_all(&directory)?;
-                        write_whole(&directory.join(ZONE), &serde_json::to_vec(&record)?)
-                    })
-                    .await
-                    .map_err(|error| failed(error.to_string()))?;
-                    self.0.zones.add(spec.name.clone(), home)
-                }
-            };
-            let _step = home.steps.lock().await;
-            self.0.describe(&home).await.map_err(failed)?;
-            let reached = self.0.reach("create", &home, Goal::Installed).await;
-            self.0.zones.changed(&spec.name);
-            reached
-        }
-        .boxed()
-    }
-
-    fn boot<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()> {
-        async move {
-            let home = self.0.zones.find("boot", zone)?;
-            let _step = home.steps.lock().await;
-            let failed = |cause: String| ZoneError::failed("boot", format!("zone {zone}"), cause);
-            self.0.describe(&home).await.map_err(failed)?;
-            // The listener must exist before the supervisor dials.
-            home.link
-                .listen(&home.layout.control)
-                .map_err(|error| failed(format!("{}: {error}", home.layout.control.display())))?;
-            let led = self.0.rules.lead(zone, &home.layout.rules).await;
-            led.map_err(|error| failed(error.to_string()))?;
-            self.0.reach("boot", &home, Goal::Running).await?;
-            if !home.link.hello(self.0.patience.hello).await {
-                // The state `running` proves nothing: lxinit waits forever when it cannot continue.
-                let halted = self.0.reach("halt", &home, Goal::Halted).await;
-                home.link.close();
-                self.0.zones.changed(zone);
-                halted?;
-                return Err(failed(format!(
-                    "it was booted and nothing in it answers, so it was halted; look at its console (zlogin -C {zone}) while it boots"
-                )));
-            }
-            if let Some(boot) = home.link.boot() {
-                let settled = self.0.settle_in(&home, boot).await;
-                settled.map_err(|failure| failed(failure.to_string()))?;
-            }
-            self.0.zones.changed(zone);
-            Ok(())
-        }
-        .boxed()
-    }
-
-    fn halt<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()> {
-        async move {
-            let Some(home) = self.0.zones.get(zone) else {
-                return Ok(());
-            };
-            let _step = home.steps.lock().await;
-            self.0.reach("halt", &home, Goal::Halted).await?;
-            self.0.rules.forget(zone).await;
-            home.link.close();
-            self.0.zones.changed(zone);
-            Ok(())
-        }
-        .boxed()
-    }
-
-    fn delete<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()> {
-        async move {
-            let Some(home) = self.0.zones.get(zone) else {
-                return Ok(());
-            };
-            let _step = home.steps.lock().await;
-            self.0.reach("delete", &home, Goal::Absent).await?;
-            self.0.rules.forget(zone).await;
-            home.link.close();
-            let (directory, path) = (home.layout.directory.clone(), home.layout.path.clone());
-            let removed = blocking(move || {
-                // An empty directory of the zonepath may remain; one with content must not be removed.
-                let _ = fs::remove_dir(path);
-                remove_record(&directory)
-            });
-            let failed = |cause| ZoneError::failed("delete", format!("zone {zone}"), cause);
-            removed.await.map_err(failed)?;
-            self.0.zones.remove(zone);
-            Ok(())
-        }
-        .boxed()
-    }
-
-    fn admit<'a>(&'a self, home: &'a Home, process: &'a ProcessSpec) -> Answer<'a, ProcessSpec> {
-        async { home.layout.process(process) }.boxed()
-    }
-
-    fn forgotten(&self, _: &Home, _: &ProcessId) {}
-
-    fn limit<'a>(&'a self, home: &'a Home, change: &'a Change) -> Answer<'a, ()> {
-        async move {
-            if change.of != Of::Zone {
-                // Limits apply to the whole zone: a single container has none.
-                return Ok(());
-            }
-            let _step = home.steps.lock().await;
-            let zone = &home.layout.zone;
-            let failed = |cause: String| ZoneError::failed("limit", format!("zone {zone}"), cause);
-            if !home.runs() {
-                return Err(ZoneError::State {
-                    operation: "limit",
-                    what: format!("zone {zone}"),
-                    state: "not running".into(),
-                });
-            }
-            let capped = self.0.cap(home, &change.limits).await;
-            capped.map_err(|failure| failed(failure.to_string()))?;
-            let mut record = home.record.clone();
-            let limits = change.limits.or(&home.limits());
-            record.resized = Some(limits.clone());
-            let directory = home.layout.directory.clone();
-            blocking(move || write_whole(&directory.join(ZONE), &serde_json::to_vec(&record)?))
-                .await
-                .map_err(|error| failed(error.to_string()))?;
-            home.known.lock().resized = Some(limits);
-            Ok(())
-        }
-        .boxed()
-    }
-
-    fn usage<'a>(&'a self, home: &'a Home) -> Answer<'a, ZoneUsage> {
-        self.0.measure(home).boxed()
     }
 }

@@ -7,7 +7,7 @@ use crate::illumos::fake::FakeTools;
 use crate::illumos::parse;
 use crate::net::illumos::{EtherstubConfig, NetworkConfig};
 use crate::storage::{StorageEngine as _, StoragePoolConfig, ZfsStorageEngine};
-use crate::zone::ZoneNetwork;
+use crate::zone::{Change, Of, ZoneNetwork, ZoneSpec, ZoneState};
 
 mod sequences;
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{Home, Inner};
+use super::Inner;
+use super::home::Home;
 use crate::illumos::{Command, Tool, parse};
 use crate::zone::{ProcessId, Usage, ZoneError, ZoneUsage};
 

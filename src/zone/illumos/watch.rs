@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
+use super::Inner;
 use super::config::{self, MARK};
+use super::home::{Home, Record};
 use super::layout::{Brand, Layout, Settings, owner};
 use super::plan::{self, Goal};
-use super::{Home, Inner, Record};
 use crate::illumos::parse::{self, HostState, ZoneRow};
 use crate::illumos::{Class, Command, Failure, Tool};
 use crate::net::illumos::{delete_vnic, is_ours, show_vnics};
