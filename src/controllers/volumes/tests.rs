@@ -1,3 +1,5 @@
+use kube::ResourceExt as _;
+
 use super::plan::*;
 use super::*;
 
