@@ -1,5 +1,7 @@
 //! The agent's side of the connection to a supervisor: requests, replies, and sessions.
 
+mod session;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
@@ -15,10 +16,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::listen;
 use crate::zone::supervisor::{
-    Ask, FRAME, Hello, Numbered, Refusal, Reply, SOCKET, SessionEnd, What, kind, read_frame,
-    write_frame,
+    Ask, FRAME, Hello, Numbered, Refusal, Reply, SOCKET, What, kind, read_frame, write_frame,
 };
-use crate::zone::{Process, ProcessId, Session, ZoneError};
+use crate::zone::{Process, ProcessId, ZoneError};
+
+pub use self::session::session;
 
 /// How long a supervisor may take to reply.
 const ANSWER: Duration = Duration::from_secs(120);
@@ -355,242 +357,7 @@ impl Link {
     pub fn forget(&self, id: &ProcessId) {
         self.known.lock().processes.remove(id);
     }
-
-    /// Requests a session and waits for its connection.
-    ///
-    /// # Errors
-    /// The supervisor's error.
-    pub async fn open(&self, operation: &'static str, what: What) -> Result<UnixStream, ZoneError> {
-        let asked = self.asked();
-        let (tell, told) = oneshot::channel();
-        self.known.lock().sessions.insert(asked.number, tell);
-        self.send(operation, &asked, what).await?;
-        match tokio::time::timeout(ANSWER, told).await {
-            Ok(Ok(Ok(stream))) => Ok(stream),
-            Ok(Ok(Err(reason))) => Err(ZoneError::Start { reason }),
-            _ => Err(ZoneError::failed(
-                operation,
-                format!("zone {}", self.name),
-                "the connection broke",
-            )),
-        }
-    }
-}
-
-/// Makes a session from a connection with frames.
-pub fn session(stream: UnixStream, stdin: bool) -> Session {
-    let (mut from, to) = stream.into_split();
-    let to = Arc::new(tokio::sync::Mutex::new(to));
-    let (input, mut fed) = tokio::io::duplex(64 * 1024);
-    let (mut out, stdout) = tokio::io::duplex(64 * 1024);
-    let (mut err, stderr) = tokio::io::duplex(64 * 1024);
-    let (resize, mut sizes) = mpsc::channel::<(u16, u16)>(4);
-    let (mut tell, ended) = oneshot::channel();
-    let resizing = to.clone();
-    let sizing = tokio::spawn(async move {
-        while let Some((columns, rows)) = sizes.recv().await {
-            let payload = [columns.to_be_bytes(), rows.to_be_bytes()].concat();
-            if write_frame(&mut *resizing.lock().await, kind::RESIZE, &payload)
-                .await
-                .is_err()
-            {
-                return;
-            }
-        }
-    });
-    let feeding = tokio::spawn(async move {
-        if !stdin {
-            return;
-        }
-        let mut buffer = vec![0; 32 * 1024];
-        loop {
-            match fed.read(&mut buffer).await {
-                Ok(0) | Err(_) => break,
-                Ok(count) => {
-                    let mut to = to.lock().await;
-                    if write_frame(&mut *to, kind::STDIN, &buffer[..count])
-                        .await
-                        .is_err()
-                    {
-                        return;
-                    }
-                }
-            }
-        }
-        let _ = write_frame(&mut *to.lock().await, kind::STDIN_END, &[]).await;
-    });
-    tokio::spawn(async move {
-        let result = loop {
-            let frame = tokio::select! {
-                // Not cancel-safe, which does not matter: when the other branch is taken, the connection is dropped.
-                frame = read_frame(&mut from) => frame,
-                () = tell.closed() => break Err("nobody listens".to_owned()),
-            };
-            match frame {
-                Ok(Some((kind::STDOUT, bytes))) => {
-                    let _ = out.write_all(&bytes).await;
-                }
-                Ok(Some((kind::STDERR, bytes))) => {
-                    let _ = err.write_all(&bytes).await;
-                }
-                Ok(Some((kind::ENDED, payload))) => {
-                    break serde_json::from_slice::<SessionEnd>(&payload)
-                        .unwrap_or_else(|error| Err(error.to_string()));
-                }
-                Ok(Some(_)) => {}
-                Ok(None) => break Err("the connection to the supervisor ended".to_owned()),
-                Err(error) => break Err(error.to_string()),
-            }
-        };
-        feeding.abort();
-        sizing.abort();
-        drop((out, err));
-        let _ = tell.send(result.map_err(|cause| ZoneError::failed("follow", "a process", cause)));
-    });
-    Session {
-        stdin: stdin.then(|| Box::new(input) as _),
-        stdout: Some(Box::new(stdout)),
-        stderr: Some(Box::new(stderr)),
-        resize,
-        ended,
-    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::zone::supervisor::write_json;
-
-    /// Connects like a supervisor that has just started.
-    async fn dial(directory: &Path) -> UnixStream {
-        let stream = UnixStream::connect(directory.join(SOCKET)).await;
-        let mut stream = stream.expect("connected");
-        let hello = Hello::Control {
-            boot: "b".into(),
-            processes: Vec::new(),
-        };
-        let said = write_json(&mut stream, kind::HELLO, &hello).await;
-        said.expect("said");
-        stream
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_cannot_be_accepted_is_not_the_end_of_the_listener() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let link = Link::new("z".into(), || {});
-        let listener = bind(directory.path()).expect("listens");
-        let failures = AtomicU64::new(2);
-        let accept = || async {
-            let left = failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                left.checked_sub(1)
-            });
-            match left {
-                // Out of descriptors.
-                Ok(_) => Err(std::io::Error::from_raw_os_error(24)),
-                Err(_) => Ok(listener.accept().await?.0),
-            }
-        };
-        let accepting = link.clone().accept(accept);
-        let connected = async {
-            let _stream = dial(directory.path()).await;
-            link.hello(ANSWER).await
-        };
-        tokio::select! {
-            () = accepting => panic!("the listener ended"),
-            heard = connected => assert!(heard),
-        }
-    }
-
-    #[tokio::test]
-    async fn an_aborted_connection_leaves_nothing_connected() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let link = Link::new("z".into(), || {});
-        link.listen(directory.path()).expect("listens");
-        let mut stream = dial(directory.path()).await;
-        assert!(link.hello(ANSWER).await);
-        let task = link.listening.lock().take().expect("it listens");
-        task.abort();
-        let ended = read_frame(&mut stream).await.expect("read");
-        assert!(ended.is_none(), "the writer ends as well");
-        let mut boot = link.boot.subscribe();
-        let gone = boot.wait_for(Option::is_none).await;
-        assert!(gone.is_ok());
-        assert!(link.known.lock().control.is_none());
-    }
-
-    #[tokio::test]
-    async fn an_answer_that_is_not_understood_fails_what_it_answers() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let link = Link::new("z".into(), || {});
-        link.listen(directory.path()).expect("listens");
-        let mut stream = dial(directory.path()).await;
-        assert!(link.hello(ANSWER).await);
-        let answer = async {
-            let (_, ask) = read_frame(&mut stream).await.expect("asked").expect("more");
-            let Numbered { number } = serde_json::from_slice(&ask).expect("an ask");
-            let reply = serde_json::json!({"number": number, "outcome": "of tomorrow"});
-            let sent = write_json(&mut stream, kind::REPLY, &reply).await;
-            sent.expect("answered");
-            // The connection stays open.
-            read_frame(&mut stream).await
-        };
-        tokio::select! {
-            asked = link.ask("connect to", What::Dial(1)) => {
-                let error = asked.expect_err("not understood").to_string();
-                assert!(error.contains("is not understood"), "{error}");
-            }
-            end = answer => panic!("the connection ended: {end:?}"),
-        }
-    }
-
-    #[tokio::test]
-    async fn what_is_too_long_to_be_told_is_refused_and_cuts_nothing() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let link = Link::new("z".into(), || {});
-        link.listen(directory.path()).expect("listens");
-        let _stream = dial(directory.path()).await;
-        assert!(link.hello(ANSWER).await);
-        let exec = crate::zone::ExecSpec {
-            command: vec!["x".repeat(FRAME as usize)],
-            ..Default::default()
-        };
-        let id = ProcessId {
-            name: "c".into(),
-            generation: 0,
-        };
-        let refused = link.ask("exec in", What::Exec(id, exec)).await;
-        assert!(refused.is_err_and(|error| error.is_final()));
-        assert!(link.boot().is_some(), "the connection stays");
-        assert!(link.known.lock().asks.is_empty());
-    }
-
-    #[tokio::test]
-    async fn what_was_asked_ends_with_its_connection() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let link = Link::new("z".into(), || {});
-        let unreachable = |asked: Result<(), ZoneError>| match asked {
-            Err(ZoneError::State { state, .. }) => assert_eq!(state, "unreachable"),
-            other => panic!("{other:?}"),
-        };
-        let ask = || link.ask("connect to", What::Dial(1));
-        unreachable(ask().await);
-        assert!(link.known.lock().asks.is_empty(), "nobody answers it ever");
-        link.listen(directory.path()).expect("listens");
-        let dial = || dial(directory.path());
-        let mut first = dial().await;
-        assert!(link.hello(ANSWER).await);
-        // Another connection replaces one whose end was not noticed, and then the zone is halted.
-        let again = async {
-            read_frame(&mut first).await.expect("asked");
-            dial().await
-        };
-        let (asked, mut second) = tokio::join!(ask(), again);
-        unreachable(asked);
-        let halted = async {
-            read_frame(&mut second).await.expect("asked");
-            link.close();
-        };
-        let (asked, ()) = tokio::join!(ask(), halted);
-        unreachable(asked);
-    }
-}
+mod tests;
