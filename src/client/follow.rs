@@ -2,36 +2,32 @@
 //! decodes them, so that little of this code is compiled anew for each kind. Follows ListAndWatch in
 //! k8s.io/client-go/tools/cache/reflector.go.
 
-use std::collections::{HashSet, VecDeque};
+mod pauses;
+mod record;
+mod source;
+mod text;
+
+use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::io;
-use std::ops::Range;
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures::io::AsyncBufReadExt as _;
 use futures::{Stream, StreamExt as _, stream};
-use kube::api::{ListParams, WatchParams};
-use kube::core::{Request, Status};
-use kube::{Api, Client, Resource};
-use serde::Deserialize;
+use kube::core::Status;
+use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
+use self::pauses::{Pauses, SHORT};
+use self::source::{Source, Watch};
+use self::text::Text;
 use super::errors::is_not_found;
+use crate::meta::names::chance;
 
-/// The `timeoutSeconds` of watches.
-const LASTS: u32 = 290;
-/// The `limit` of list pages.
-const PAGE: u32 = 500;
-/// A watch that ends sooner without an event counts as broken.
-const SHORT: Duration = Duration::from_secs(1);
-/// How long a server may take to respond, and to end a watch when its time is over. A connection whose peer vanished
-/// silently is only noticed by this.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub use self::record::{Told, record};
 
 /// An event about the objects of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,65 +151,6 @@ where
     }))
 }
 
-/// A change for a consumer that keeps a record of objects.
-pub enum Told<K, I> {
-    /// An object was created or changed, or exists.
-    There(K),
-    /// An object was deleted, with its last state.
-    Gone(K),
-    /// These are all objects that exist: others are gone.
-    Only(HashSet<I>),
-    /// All changes up to this resourceVersion were reported; 0 if the server's versions cannot be compared.
-    UpTo(u64),
-}
-
-/// Turns the events of [`follow`] into changes of a record, including what is missing in lists. `id` identifies an
-/// object. Ends with the events, which is never.
-pub async fn record<K: Resource, I: Eq + Hash>(
-    kind: &str,
-    mut events: impl Stream<Item = Result<Event<K>, Broken>> + Unpin,
-    id: impl Fn(&K) -> I,
-    mut told: impl FnMut(Told<K, I>),
-) {
-    let up_to = |version: &str| Told::UpTo(version.parse().unwrap_or(0));
-    let version_of = |object: &K| {
-        let version = object.meta().resource_version.as_deref();
-        up_to(version.unwrap_or_default())
-    };
-    let mut listed = HashSet::new();
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(Event::Listing) => listed.clear(),
-            // A list is not in the order of changes: only the complete list tells up to which version everything is
-            // known.
-            Ok(Event::Listed(object)) => {
-                listed.insert(id(&object));
-                told(Told::There(object));
-            }
-            Ok(Event::Complete(version)) => {
-                told(Told::Only(std::mem::take(&mut listed)));
-                told(up_to(&version));
-            }
-            Ok(Event::Applied(object)) => {
-                let version = version_of(&object);
-                told(Told::There(object));
-                told(version);
-            }
-            Ok(Event::Deleted(object)) => {
-                let version = version_of(&object);
-                told(Told::Gone(object));
-                told(version);
-            }
-            Ok(Event::UpTo(version)) => told(up_to(&version)),
-            // A warning, because callers that wait for it do nothing meanwhile.
-            Err(error) if !error.is_usual() => {
-                tracing::warn!(kind, %error, "a watch was interrupted; it resumes");
-            }
-            Err(error) => tracing::debug!(kind, %error, "a watch was interrupted; it resumes"),
-        }
-    }
-}
-
 /// Watches that a program starts as resources appear. They end when this is dropped.
 #[derive(Default)]
 pub struct Watches(JoinSet<()>);
@@ -237,59 +174,6 @@ impl Watches {
         std::future::pending().await
     }
 }
-
-/// An object as text: a part of the line of the watch.
-#[derive(Debug)]
-struct Text {
-    line: String,
-    object: Range<usize>,
-}
-
-impl Text {
-    fn get(&self) -> &str {
-        &self.line[self.object.clone()]
-    }
-}
-
-impl From<Box<RawValue>> for Text {
-    fn from(object: Box<RawValue>) -> Text {
-        let line = String::from(Box::<str>::from(object));
-        Text {
-            object: 0..line.len(),
-            line,
-        }
-    }
-}
-
-/// The type of a watch event in a line, and the range of the object in it. In the usual layout the object is found
-/// without parsing it; it is parsed once, when it is decoded.
-///
-/// # Errors
-/// The line is not a watch event.
-fn parts(line: &str) -> Result<(Kind, Range<usize>), serde_json::Error> {
-    const BETWEEN: &str = "\",\"object\":";
-    let written = line.strip_prefix("{\"type\":\"").and_then(|rest| {
-        let (kind, rest) = rest.split_once(BETWEEN)?;
-        let kind = match kind {
-            "ADDED" => Kind::Added,
-            "MODIFIED" => Kind::Modified,
-            "DELETED" => Kind::Deleted,
-            "BOOKMARK" => Kind::Bookmark,
-            "ERROR" => Kind::Error,
-            _ => return None,
-        };
-        rest.ends_with("}}")
-            .then(|| (kind, line.len() - rest.len()..line.len() - 1))
-    });
-    if let Some(written) = written {
-        return Ok(written);
-    }
-    let Line { kind, object } = serde_json::from_str(line)?;
-    let begins = object.get().as_ptr() as usize - line.as_ptr() as usize;
-    Ok((kind, begins..begins + object.get().len()))
-}
-
-type Lines = Pin<Box<dyn Stream<Item = io::Result<String>> + Send>>;
 
 /// A follower of one resource, with objects as text.
 struct Follower {
@@ -318,67 +202,6 @@ struct Pages {
     items: VecDeque<Box<RawValue>>,
     version: String,
     /// The continue token of the next page; None after the last one.
-    next: Option<String>,
-}
-
-struct Watch {
-    lines: Lines,
-    /// The version up to which everything was reported; None during the initial list.
-    version: Option<String>,
-    since: Instant,
-    silent: bool,
-    /// When the server should have ended the watch.
-    over: Instant,
-}
-
-#[derive(Deserialize)]
-struct Line<'a> {
-    #[serde(rename = "type")]
-    kind: Kind,
-    #[serde(borrow)]
-    object: &'a RawValue,
-}
-
-#[derive(Debug, Deserialize, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "UPPERCASE")]
-enum Kind {
-    Added,
-    Modified,
-    Deleted,
-    Bookmark,
-    Error,
-}
-
-#[derive(Deserialize)]
-struct Bookmark {
-    metadata: BookmarkMeta,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct BookmarkMeta {
-    resource_version: String,
-    #[serde(default)]
-    annotations: Annotations,
-}
-
-#[derive(Deserialize, Default)]
-struct Annotations {
-    #[serde(rename = "k8s.io/initial-events-end")]
-    initial_events_end: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct List {
-    metadata: ListMeta,
-    items: Option<VecDeque<Box<RawValue>>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ListMeta {
-    resource_version: String,
-    #[serde(rename = "continue")]
     next: Option<String>,
 }
 
@@ -478,121 +301,6 @@ impl Follower {
             }
         }
     }
-}
-
-/// The resource to follow.
-struct Source {
-    client: Client,
-    path: String,
-    fields: String,
-}
-
-impl Source {
-    /// Starts a watch after a resourceVersion, or with a streamed list.
-    async fn watch(&self, version: Option<String>) -> Result<Watch, Broken> {
-        let params = WatchParams {
-            field_selector: self.selector(),
-            timeout: Some(LASTS),
-            send_initial_events: version.is_none(),
-            ..WatchParams::default()
-        };
-        let request = Request::new(&self.path)
-            .watch(&params, version.as_deref().unwrap_or_default())
-            .map_err(kube::Error::BuildRequest)?;
-        let lines = timeout(PATIENCE, self.client.request_stream(request)).await??;
-        let since = Instant::now();
-        Ok(Watch {
-            lines: Box::pin(lines.lines()),
-            version,
-            since,
-            silent: true,
-            over: since + Duration::from_secs(LASTS.into()) + PATIENCE,
-        })
-    }
-
-    /// Requests a page of the list.
-    async fn page(&self, next: Option<String>) -> Result<Pages, Broken> {
-        let params = ListParams {
-            field_selector: self.selector(),
-            limit: Some(PAGE),
-            continue_token: next,
-            ..ListParams::default()
-        };
-        let request = Request::new(&self.path)
-            .list(&params)
-            .map_err(kube::Error::BuildRequest)?;
-        let text = timeout(PATIENCE, self.client.request_text(request)).await??;
-        let list: List = serde_json::from_str(&text)?;
-        Ok(Pages {
-            items: list.items.unwrap_or_default(),
-            version: list.metadata.resource_version,
-            next: list.metadata.next.filter(|next| !next.is_empty()),
-        })
-    }
-
-    fn selector(&self) -> Option<String> {
-        (!self.fields.is_empty()).then(|| self.fields.clone())
-    }
-}
-
-impl Watch {
-    /// The event in a line, if any.
-    fn read(&mut self, line: String) -> Result<Option<Event<Text>>, Broken> {
-        let (kind, object) = parts(&line)?;
-        let text = Text { line, object };
-        Ok(match (kind, &mut self.version) {
-            (Kind::Added, None) => Some(Event::Listed(text)),
-            (Kind::Added | Kind::Modified, _) => Some(Event::Applied(text)),
-            (Kind::Deleted, _) => Some(Event::Deleted(text)),
-            (Kind::Bookmark, told) => {
-                let Bookmark { metadata } = serde_json::from_str(text.get())?;
-                match told {
-                    Some(told) => {
-                        told.clone_from(&metadata.resource_version);
-                        Some(Event::UpTo(metadata.resource_version))
-                    }
-                    None if metadata.annotations.initial_events_end.is_some() => {
-                        *told = Some(metadata.resource_version.clone());
-                        Some(Event::Complete(metadata.resource_version))
-                    }
-                    None => None,
-                }
-            }
-            (Kind::Error, _) => return Err(Broken::Ended(serde_json::from_str(text.get())?)),
-        })
-    }
-}
-
-/// Pauses after failures: growing, and reset after a long success. The durations are client-go's.
-#[derive(Default)]
-struct Pauses {
-    next: Duration,
-    last: Option<Instant>,
-}
-
-impl Pauses {
-    const FIRST: Duration = Duration::from_millis(800);
-    const LONGEST: Duration = Duration::from_secs(30);
-    const GOOD_WHILE: Duration = Duration::from_secs(120);
-
-    /// The pause after a failure at `now`, up to doubled by `chance` (from 0 to 1), so that clients that lost one
-    /// server do not all return at the same time.
-    fn next(&mut self, now: Instant, chance: f64) -> Duration {
-        let recent = |last: Instant| now.duration_since(last) < Self::GOOD_WHILE;
-        let pause = match self.last.is_some_and(recent) {
-            true => self.next,
-            false => Self::FIRST,
-        };
-        self.last = Some(now);
-        self.next = (pause * 2).min(Self::LONGEST);
-        pause.mul_f64(1.0 + chance)
-    }
-}
-
-/// A random number from 0 to 1.
-fn chance() -> f64 {
-    // Each `RandomState` has new keys.
-    f64::from(RandomState::new().hash_one(0) as u32) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]
