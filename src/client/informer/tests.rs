@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use futures::stream;
+use futures::{FutureExt as _, stream};
 use k8s_openapi::api::core::v1::ConfigMap;
 use tokio::time::Instant;
 
