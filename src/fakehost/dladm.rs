@@ -1,18 +1,18 @@
 //! dladm(8): datalinks and their properties.
 
+mod properties;
+mod show;
+mod values;
+
 use std::collections::BTreeMap;
 
+use self::properties::{reset_linkprop, set_linkprop, show_linkprop};
+use self::show::{show_etherstub, show_link, show_phys, show_vnic};
 use super::exit;
 use super::getopt::{Bad, Parsed, getopt};
 use super::host::{Host, Link, LinkClass};
-use super::ipadm::cidr;
-use super::ofmt::{self, Table};
 use super::run::{Run, Step};
 use super::zonecfg::valid_link_name;
-
-mod properties;
-
-use properties::{reset_linkprop, set_linkprop, show_linkprop};
 
 const LONG: &[(&str, char)] = &[
     ("temporary", 't'),
@@ -25,35 +25,6 @@ const LONG: &[(&str, char)] = &[
     ("persistent", 'P'),
     ("root-dir", 'R'),
 ];
-
-/// Writable properties, with their defaults.
-const PROPERTIES: &[&str] = &[
-    "mtu",
-    "protection",
-    "allowed-ips",
-    "allowed-dhcp-cids",
-    "maxbw",
-    "cpus",
-    "priority",
-    "zone",
-    "autopush",
-    "promisc-filtered",
-    "dynamic-methods",
-];
-/// Read-only properties.
-const READ_ONLY: &[&str] = &[
-    "rxrings-available",
-    "txrings-available",
-    "cpus-effective",
-    "state",
-];
-/// The values of `protection`.
-const PROTECTIONS: &[&str] = &["mac-nospoof", "restricted", "ip-nospoof", "dhcp-nospoof"];
-
-/// The error for an unknown property.
-const UNKNOWN: &str = "object not found";
-/// The error for an invalid value.
-const BAD_VALUE: &str = "invalid value";
 
 /// Ends with an error, like `die`.
 fn die<T>(run: &mut Run, text: &str) -> Step<T> {
@@ -169,102 +140,6 @@ impl Host {
                 .links
                 .values()
                 .any(|link| link.active && link.over.as_deref() == Some(name))
-    }
-
-    /// The upper limit for a link's MTU.
-    fn mtu_limit(&self, link: &Link) -> u32 {
-        match (&link.over, link.class) {
-            (_, LinkClass::Etherstub) => 9000,
-            (Some(over), _) => match self.links.get(over) {
-                Some(below) if below.class == LinkClass::Etherstub => 9000,
-                Some(below) => self.link_property(below, "mtu").parse().unwrap_or(1500),
-                None => 1500,
-            },
-            (None, _) => 9000,
-        }
-    }
-
-    /// The current value of a link property.
-    pub fn link_property(&self, link: &Link, property: &str) -> String {
-        if let Some(value) = link.properties.get(property) {
-            return value.clone();
-        }
-        match property {
-            "mtu" => match (link.class, &link.over) {
-                (LinkClass::Etherstub, _) => "9000".to_owned(),
-                (_, Some(_)) => self.mtu_limit(link).to_string(),
-                _ => "1500".to_owned(),
-            },
-            "priority" => "high".to_owned(),
-            "zone" => link.zone.clone().unwrap_or_default(),
-            "promisc-filtered" => "on".to_owned(),
-            "state" => "up".to_owned(),
-            _ => String::new(),
-        }
-    }
-
-    /// The value to store for a property.
-    fn check_link_property(
-        &self,
-        name: &str,
-        property: &str,
-        values: &[&str],
-    ) -> Result<String, &'static str> {
-        if READ_ONLY.contains(&property) {
-            return Err("read-only property");
-        }
-        if !PROPERTIES.contains(&property) {
-            return Err(UNKNOWN);
-        }
-        let one = match values {
-            [one] => Some(*one),
-            _ => None,
-        };
-        let bad = BAD_VALUE;
-        match property {
-            "mtu" => {
-                let mtu: u32 = one
-                    .ok_or("incorrect number of values")?
-                    .parse()
-                    .map_err(|_| bad)?;
-                let link = self.link(name).ok_or("object not found")?;
-                if mtu < 68 || mtu > self.mtu_limit(link) {
-                    return Err(bad);
-                }
-                if mtu.to_string() != self.link_property(link, "mtu")
-                    && self.interfaces.contains_key(name)
-                {
-                    return Err("link busy");
-                }
-            }
-            "protection" if !values.iter().all(|v| PROTECTIONS.contains(v)) => return Err(bad),
-            "allowed-ips" if !values.iter().all(|v| cidr(v).is_some()) => return Err(bad),
-            "maxbw" => {
-                let text = one.ok_or("incorrect number of values")?;
-                let (number, unit) = text.split_at(
-                    text.trim_end_matches(|c: char| c.is_ascii_alphabetic())
-                        .len(),
-                );
-                let number: f64 = number.parse().map_err(|_| bad)?;
-                let mega = match unit {
-                    "" | "M" | "m" => number,
-                    "K" | "k" => number / 1000.0,
-                    "G" | "g" => number * 1000.0,
-                    _ => return Err(bad),
-                };
-                if number != 0.0 && mega < 1.2 {
-                    return Err("minimum value for maxbw is 1200K");
-                }
-                return Ok(match mega.fract() {
-                    0.0 => format!("{mega:5.0}"),
-                    _ => format!("{mega:8.3}"),
-                });
-            }
-            "zone" => return Err("not played by the fake host"),
-            "priority" if !matches!(one, Some("low" | "medium" | "high")) => return Err(bad),
-            _ => {}
-        }
-        Ok(values.join(","))
     }
 }
 
@@ -441,150 +316,4 @@ fn delete(run: &mut Run, parsed: &Parsed, etherstub: bool) -> Step<i32> {
         }
     }
     Ok(exit::OK)
-}
-
-/// The links to show: the named one, or all of a kind.
-fn chosen(host: &Host, parsed: &Parsed, wanted: impl Fn(&Link) -> bool) -> Vec<(String, Link)> {
-    host.links
-        .iter()
-        .filter(|(name, link)| match parsed.has('P') {
-            true => !link.temporary && parsed.rest.first().is_none_or(|n| n == *name),
-            false => link.active && parsed.rest.first().is_none_or(|n| n == *name),
-        })
-        .filter(|(_, link)| wanted(link))
-        .map(|(name, link)| (name.clone(), link.clone()))
-        .collect()
-}
-
-fn show_vnic(run: &mut Run, parsed: &Parsed) -> Step<i32> {
-    must_be(run, parsed, LinkClass::Vnic, "a")?;
-    let host = run.host();
-    if let Some(over) = parsed.value('l').filter(|over| host.link(over).is_none()) {
-        return die(
-            run,
-            &format!("invalid link name '{over}': object not found"),
-        );
-    }
-    let rows = chosen(host, parsed, |link| {
-        link.class == LinkClass::Vnic
-            && parsed
-                .value('l')
-                .is_none_or(|over| link.over.as_deref() == Some(over))
-    });
-    let rows = rows
-        .into_iter()
-        .map(|(name, link)| {
-            let zone = link.zone.clone().unwrap_or_default();
-            vec![
-                name,
-                link.over.unwrap_or_default(),
-                "1000".to_owned(),
-                link.mac,
-                link.mac_kind,
-                link.vlan.to_string(),
-                zone,
-            ]
-        })
-        .collect();
-    let mut columns = vec!["link", "over", "speed", "macaddress", "macaddrtype", "vid"];
-    let usual = columns.clone();
-    columns.push("zone");
-    let table = Table {
-        columns: &columns,
-        usual: &usual,
-        rows,
-    };
-    ofmt::print(run, "dladm", &table, parsed.has('p'), parsed.value('o'))
-}
-
-fn show_etherstub(run: &mut Run, parsed: &Parsed) -> Step<i32> {
-    must_be(run, parsed, LinkClass::Etherstub, "an")?;
-    let host = run.host();
-    let rows = chosen(host, parsed, |link| link.class == LinkClass::Etherstub);
-    let rows = rows.into_iter().map(|(name, _)| vec![name]).collect();
-    let table = Table {
-        columns: &["link"],
-        usual: &["link"],
-        rows,
-    };
-    ofmt::print(
-        run,
-        "dladm",
-        &table,
-        parsed.has('p'),
-        Some(parsed.value('o').unwrap_or("link")),
-    )
-}
-
-/// Ends with an error if parsable output is requested without fields, or with all of them.
-fn must_say_fields(run: &mut Run, parsed: &Parsed) -> Step {
-    let why = match (parsed.has('p'), parsed.value('o')) {
-        (true, None) => "-p requires -o",
-        (true, Some(all)) if all.eq_ignore_ascii_case("all") => "\"-o all\" is invalid with -p",
-        _ => return Ok(()),
-    };
-    die(run, why)
-}
-
-fn show_link(run: &mut Run, parsed: &Parsed) -> Step<i32> {
-    if let Some(name) = parsed.rest.first() {
-        must_exist(run, name)?;
-    }
-    must_say_fields(run, parsed)?;
-    let host = run.host();
-    let rows = chosen(host, parsed, |_| true)
-        .into_iter()
-        .map(|(name, link)| {
-            let mtu = host.link_property(&link, "mtu");
-            let zone = link.zone.clone().unwrap_or_default();
-            let state = match link.class {
-                LinkClass::Etherstub => "unknown",
-                _ => "up",
-            };
-            vec![
-                name,
-                zone,
-                link.class.word().to_owned(),
-                mtu,
-                state.to_owned(),
-                "--".to_owned(),
-                link.over.unwrap_or_else(|| "--".to_owned()),
-            ]
-        })
-        .collect();
-    let columns = ["link", "zone", "class", "mtu", "state", "bridge", "over"];
-    let usual = ["link", "class", "mtu", "state", "bridge", "over"];
-    let table = Table {
-        columns: &columns,
-        usual: &usual,
-        rows,
-    };
-    ofmt::print(run, "dladm", &table, parsed.has('p'), parsed.value('o'))
-}
-
-fn show_phys(run: &mut Run, parsed: &Parsed) -> Step<i32> {
-    must_say_fields(run, parsed)?;
-    if let Some(name) = parsed.rest.first() {
-        must_exist(run, name)?;
-    }
-    let host = run.host();
-    let rows = chosen(host, parsed, |link| link.class == LinkClass::Phys)
-        .into_iter()
-        .map(|(name, _)| {
-            ["", "Ethernet", "up", "1000", "full", ""]
-                .iter()
-                .map(|c| match *c {
-                    "" => name.clone(),
-                    c => c.to_owned(),
-                })
-                .collect()
-        })
-        .collect();
-    let columns = ["link", "media", "state", "speed", "duplex", "device"];
-    let table = Table {
-        columns: &columns,
-        usual: &columns,
-        rows,
-    };
-    ofmt::print(run, "dladm", &table, parsed.has('p'), parsed.value('o'))
 }

@@ -1,5 +1,8 @@
 //! Setting, resetting and showing link properties.
 
+use super::super::ofmt::{self, Table};
+use super::show::chosen;
+use super::values::{BAD_VALUE, PROPERTIES, READ_ONLY, UNKNOWN};
 use super::*;
 
 /// The possible values of a property, as they are shown.
