@@ -1,10 +1,12 @@
 //! Field errors and the cursor that makes them: validation walks an object with [`At`], which carries the path,
 //! and collects [`Errors`]. Follows k8s.io/apimachinery/pkg/util/validation/field.
 
-use std::collections::HashSet;
 use std::fmt::{self, Write as _};
 use std::sync::LazyLock;
 
+use indexmap::IndexSet;
+
+use super::budget::Budget;
 use crate::schema::{Value, json};
 
 /// A field path, as a chain on the stack: it costs nothing until there is an error to report.
@@ -134,6 +136,12 @@ pub struct FieldError {
     pub message: String,
 }
 
+impl FieldError {
+    fn len(&self) -> usize {
+        self.field.len() + self.message.len()
+    }
+}
+
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let field = if self.field.is_empty() {
@@ -146,8 +154,10 @@ impl fmt::Display for FieldError {
 }
 
 /// The errors of one object, in the order in which they were found.
+///
+/// What exceeds a [`Budget`] is not kept. No object is accepted for it: each error that was kept rejects it, too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Errors(pub Vec<FieldError>);
+pub struct Errors(pub Vec<FieldError>, Budget);
 
 /// A rejected value as shown in an error: text quoted, numbers as Go prints them, booleans bare, null as `null`,
 /// anything else as JSON.
@@ -214,13 +224,39 @@ impl Errors {
         self.0.is_empty()
     }
 
+    /// Whether no further error is kept: a walk that only looks for errors may end.
+    pub fn is_full(&self) -> bool {
+        self.1.is_spent()
+    }
+
     /// Adds an error.
     pub fn push(&mut self, reason: Reason, path: Path<'_>, message: impl Into<String>) {
-        self.0.push(FieldError {
-            reason,
-            field: path.to_string(),
-            message: message.into(),
-        });
+        if !self.is_full() {
+            self.add(FieldError {
+                reason,
+                field: path.to_string(),
+                message: message.into(),
+            });
+        }
+    }
+
+    /// Adds an error that is complete.
+    pub fn add(&mut self, error: FieldError) {
+        if self.1.spend(error.len()) {
+            self.0.push(error);
+        }
+    }
+
+    /// Adds the errors of a part.
+    pub fn append(&mut self, found: Errors) {
+        found.0.into_iter().for_each(|error| self.add(error));
+    }
+
+    /// Forgets all but the first `kept` errors.
+    pub fn truncate(&mut self, kept: usize) {
+        for error in self.0.drain(kept.min(self.0.len())..) {
+            self.1.give_back(error.len());
+        }
     }
 
     /// `Required value`, with a detail unless it is empty.
@@ -235,6 +271,9 @@ impl Errors {
 
     /// `Invalid value: V: DETAIL`; text is quoted, the rest is shown as JSON.
     pub fn invalid(&mut self, path: Path<'_>, value: impl Into<Value>, detail: impl AsRef<str>) {
+        if self.is_full() {
+            return;
+        }
         let value = value.into();
         let text = shown(&value);
         self.push(
@@ -246,8 +285,9 @@ impl Errors {
 
     /// Removes duplicate errors.
     pub fn once(&mut self) {
-        let mut seen = HashSet::new();
-        self.0.retain(|error| seen.insert(error.clone()));
+        let once: IndexSet<FieldError> = self.0.drain(..).collect();
+        self.1 = Budget::default();
+        once.into_iter().for_each(|error| self.add(error));
     }
 
     /// `Invalid value: V: DETAIL` with the value as printed by the caller.
@@ -267,6 +307,9 @@ impl Errors {
     /// `Unsupported value: V: supported values: "A", "B"`, in the given order. Such values have a Go type of their own,
     /// which upstream shows as JSON, not quoted like plain strings.
     pub fn not_supported(&mut self, path: Path<'_>, value: impl Into<Value>, supported: &[&str]) {
+        if self.is_full() {
+            return;
+        }
         let value = value.into();
         let text = typed(&value);
         let list: Vec<String> = supported.iter().map(|s| quoted(s)).collect();
@@ -284,6 +327,9 @@ impl Errors {
 
     /// `Duplicate value: V`.
     pub fn duplicate(&mut self, path: Path<'_>, value: impl Into<Value>) {
+        if self.is_full() {
+            return;
+        }
         let value = value.into();
         let text = shown(&value);
         self.push(Reason::Duplicate, path, format!("Duplicate value: {text}"));
@@ -322,6 +368,9 @@ impl Errors {
 
     /// `Not found: V`.
     pub fn not_found(&mut self, path: Path<'_>, value: impl Into<Value>) {
+        if self.is_full() {
+            return;
+        }
         let value = value.into();
         let text = shown(&value);
         self.push(Reason::NotFound, path, format!("Not found: {text}"));
@@ -470,5 +519,41 @@ impl<'a> At<'a> {
         for detail in details {
             errors.invalid(self.path, self.value, detail);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_kept_up_to_a_number_and_a_length() {
+        let mut errors = Errors::default();
+        for index in 0..1_000_000 {
+            errors.required(Path::ROOT.field("items").index(index), "");
+        }
+        assert_eq!(errors.0.len(), 10_000);
+        errors.truncate(1);
+        errors.required(Path::ROOT.field("again"), "");
+        assert_eq!(errors.0.len(), 2, "there is room again");
+
+        let (mut errors, key) = (Errors::default(), "k".repeat(1 << 20));
+        for _ in 0..1_000_000 {
+            errors.forbidden(Path::ROOT.key(&key), "");
+        }
+        assert_eq!(errors.0.len(), 16);
+        errors.once();
+        assert_eq!(errors.0.len(), 1);
+        assert!(!errors.is_full());
+    }
+
+    #[test]
+    fn the_errors_of_parts_share_what_is_kept() {
+        let mut part = Errors::default();
+        (0..9_000).for_each(|index| part.required(Path::ROOT.index(index), ""));
+        let mut all = Errors::default();
+        all.append(part.clone());
+        all.append(part);
+        assert_eq!(all.0.len(), 10_000);
     }
 }

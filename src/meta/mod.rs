@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod amounts;
+pub mod budget;
 pub mod checks;
 pub mod conditions;
 pub mod cron;

@@ -3,9 +3,12 @@
 //! values that Go always writes added, members put in Go's order, quantities, times and base64 made canonical.
 //! Everything above works on this form: absent and zero mean the same wherever they do in Go.
 
+use std::collections::HashMap;
+
 use super::emptied::{Emptied, Empty};
 use super::types::{Field, Schema, Shape, Struct};
 use super::{Key, Object, Value, byte_text};
+use crate::meta::budget::Budget;
 use crate::meta::{quantity, time};
 
 /// A decoded object.
@@ -161,6 +164,23 @@ enum Step<'s> {
 /// How many different unknown members are reported, as in `sigs.k8s.io/json`.
 const MAX_UNKNOWN: usize = 100;
 
+/// What only equal numbers share.
+fn bits(number: f64) -> u64 {
+    // Zero has a sign, which this sum does not.
+    (number + 0.0).to_bits()
+}
+
+/// The first text of each number.
+fn by_number(texts: &[Box<str>]) -> HashMap<u64, &str> {
+    let mut found = HashMap::with_capacity(texts.len());
+    for text in texts {
+        if let Ok(number) = text.parse::<f64>() {
+            found.entry(bits(number)).or_insert(text.as_ref());
+        }
+    }
+    found
+}
+
 #[derive(Default)]
 struct Decoder<'s> {
     report: bool,
@@ -169,9 +189,13 @@ struct Decoder<'s> {
     /// Empty lists count as never set: protobuf storage does not distinguish them.
     stored: bool,
     floats: &'s [Box<str>],
+    /// The same by the number that each is, once a quantity is written as a number.
+    written: Option<HashMap<u64, &'s str>>,
     path: Vec<Step<'s>>,
     unknown: Vec<String>,
     emptied: Vec<Emptied>,
+    /// How many of the unknown and of the emptied members are told.
+    budgets: [Budget; 2],
     /// The error for the first member of a wrong type: Go goes on decoding after it.
     mismatch: Option<String>,
     /// The error of a custom decoder: Go stops there.
@@ -343,11 +367,15 @@ impl<'s> Decoder<'s> {
                     self.path.pop();
                     found.push((index, value));
                 }
-                None if self.report && self.unknown.len() < MAX_UNKNOWN => {
+                None if self.report
+                    && self.unknown.len() < MAX_UNKNOWN
+                    && !self.budgets[0].is_spent() =>
+                {
                     self.path.push(Step::Field(name, ""));
                     let path = self.indexed_path();
                     self.path.pop();
                     if !self.unknown.contains(&path) {
+                        self.budgets[0].spend(path.len());
                         self.unknown.push(path);
                     }
                 }
@@ -395,8 +423,13 @@ impl<'s> Decoder<'s> {
                 Step::Field(name, _) | Step::Key(name) => name.clone(),
                 Step::Index(index) => index.to_string().into(),
             };
+            if self.budgets[1].is_spent() {
+                return;
+            }
+            let path: Vec<Key> = self.path.iter().map(step).collect();
+            self.budgets[1].spend(path.iter().map(|key| size_of::<Key>() + key.len()).sum());
             self.emptied.push(Emptied {
-                path: self.path.iter().map(step).collect(),
+                path,
                 what: Empty::of(value, schema),
                 shown,
             });
@@ -486,9 +519,9 @@ impl<'s> Decoder<'s> {
         let text = match &value {
             Value::String(text) => text.clone(),
             Value::Float(number) => {
-                let mut floats = self.floats.iter().map(AsRef::<str>::as_ref);
-                match floats.find(|text| text.parse() == Ok(*number)) {
-                    Some(text) => text.into(),
+                let written = self.written.get_or_insert_with(|| by_number(self.floats));
+                match written.get(&bits(*number)) {
+                    Some(text) => (*text).into(),
                     None => super::json::to_string(&value).into(),
                 }
             }

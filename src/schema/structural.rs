@@ -6,6 +6,7 @@ use std::fmt;
 
 use super::types::{Embedded, Field, ListType, Schema, SchemaRef, Shape, Struct};
 use super::{Key, Object, Value, builtin, decode};
+use crate::meta::budget::Budget;
 use crate::meta::errors::{FieldError, Reason, shown};
 
 /// The strings in a list.
@@ -360,6 +361,8 @@ struct Decoder {
     path: Vec<Step>,
     unknown: Vec<String>,
     embedded_unknown: Vec<String>,
+    /// How many of the unknown members are reported.
+    budget: Budget,
     error: Option<FieldError>,
 }
 
@@ -454,8 +457,9 @@ impl Decoder {
                     // At the root, invalid apiVersion, kind and metadata are dropped silently.
                     let silent = self.path.is_empty()
                         && matches!(name.as_str(), "apiVersion" | "kind" | "metadata");
-                    if self.options.report && !silent {
+                    if self.options.report && !silent && !self.budget.is_spent() {
                         let path = self.plain_path(name);
+                        self.budget.spend(path.len());
                         self.unknown.push(path);
                     }
                     gone.push(name.clone());
@@ -525,19 +529,19 @@ impl Decoder {
         };
         match metadata(meta.clone(), self.options.lenient) {
             Ok(decoded) => {
-                if self.options.report {
+                if self.options.report && !decoded.unknown.is_empty() && !self.budget.is_spent() {
                     let prefix = self.field_path();
                     let prefix = if prefix.is_empty() {
                         prefix
                     } else {
                         format!("{prefix}.")
                     };
-                    self.embedded_unknown.extend(
-                        decoded
-                            .unknown
-                            .iter()
-                            .map(|path| format!("{prefix}metadata.{path}")),
-                    );
+                    for path in decoded.unknown {
+                        let path = format!("{prefix}metadata.{path}");
+                        if self.budget.spend(path.len()) {
+                            self.embedded_unknown.push(path);
+                        }
+                    }
                 }
                 members.insert("metadata", decoded.value);
             }
@@ -693,5 +697,16 @@ mod tests {
             decode(value, &schema(properties), Options::default()).unwrap_err(),
             "t.kind: Invalid value: 7: must be a string"
         );
+    }
+
+    #[test]
+    fn unknown_members_below_a_very_long_name_are_told_in_part() {
+        let properties = r#"{"m": {"type": "object", "additionalProperties": {"type": "object", "properties": {"a": {"type": "string"}}}}}"#;
+        let members: Vec<String> = (0..100_000).map(|n| format!("\"u{n}\": 1")).collect();
+        let key = "k".repeat(1 << 20);
+        let object = format!(r#"{{"m": {{"{key}": {{{}}}}}}}"#, members.join(","));
+        let (text, unknown) = decoded(properties, &object);
+        assert_eq!(text, format!(r#"{{"m":{{"{key}":{{}}}}}}"#));
+        assert_eq!(unknown.len(), 16);
     }
 }

@@ -119,7 +119,7 @@ fn lists_once(served: &Served, new: &Value, old: Option<&Value>, errors: &mut Er
         lists::validate(&served.check, old, Path::ROOT, &mut before);
     }
     if before.is_empty() {
-        errors.0.append(&mut found.0);
+        errors.append(found);
     }
 }
 

@@ -40,6 +40,9 @@ pub fn validate(check: &Check, value: &Value, path: Path<'_>, errors: &mut Error
 }
 
 fn duplicate(path: Path<'_>, value: &Value, errors: &mut Errors) {
+    if errors.is_full() {
+        return;
+    }
     let mut value = value.clone();
     value.sort();
     let shown = crate::meta::errors::shown(&value);

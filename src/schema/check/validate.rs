@@ -9,6 +9,7 @@ use super::super::types::ListType;
 use super::super::{Key, Value, json};
 use super::{Check, lists};
 use crate::meta::Errors;
+use crate::meta::budget::Budget;
 use crate::meta::errors::{FieldError, Path, Reason, quoted};
 
 /// One validation error.
@@ -29,17 +30,22 @@ struct Outcome {
     faults: IndexMap<String, Fault, foldhash::fast::RandomState>,
     /// How many checks passed: of several failed alternatives, the errors of the one with the most are reported.
     passed: usize,
+    /// How much of them is kept. What remains is not looked at when it is spent.
+    budget: Budget,
 }
 
 impl Outcome {
     fn add(&mut self, (text, fault): Told) {
-        self.faults.entry(text).or_insert(fault);
+        let field = fault.field.as_ref().map_or(0, String::len);
+        if self.budget.spend(text.len() + fault.message.len() + field) {
+            self.faults.entry(text).or_insert(fault);
+        }
     }
 
     fn merge(&mut self, other: Outcome) {
         self.passed += other.passed;
         if self.faults.is_empty() {
-            self.faults = other.faults;
+            (self.faults, self.budget) = (other.faults, other.budget);
             return;
         }
         other.faults.into_iter().for_each(|told| self.add(told));
@@ -103,7 +109,7 @@ pub fn validate(
             None | Some("") => base.to_string(),
             Some(name) => base.field(name).to_string(),
         };
-        errors.0.push(FieldError {
+        errors.add(FieldError {
             reason: fault.reason,
             field,
             message: fault.message,
@@ -115,6 +121,7 @@ fn ratcheted(check: &Check, new: &Value, old: Option<Old<'_>>, place: Place<'_>)
     let mut outcome = run(check, new, old, place);
     if !outcome.is_valid() && old.is_some_and(|old| unchanged(new, old)) {
         outcome.faults.clear();
+        outcome.budget = Budget::default();
     }
     outcome
 }
@@ -507,7 +514,7 @@ fn number(check: &Check, value: &Value, place: Place<'_>) -> Outcome {
         let mut part = Outcome::default();
         let range = in_range(check, &Value::Float(factor), "MultipleOf", place);
         let int = int(range.is_ok());
-        part.faults.extend(range.err());
+        range.err().into_iter().for_each(|told| part.add(told));
         let (positive, holds, shown) = match int {
             Some(number) => {
                 let factor = factor as i64;
@@ -550,7 +557,7 @@ fn number(check: &Check, value: &Value, place: Place<'_>) -> Outcome {
         };
         let range = in_range(check, &Value::Float(limit), name, place);
         let int = int(range.is_ok());
-        part.faults.extend(range.err());
+        range.err().into_iter().for_each(|told| part.add(told));
         let order = match int {
             Some(number) => number.cmp(&(limit as i64)),
             None => float
@@ -591,6 +598,9 @@ fn list(check: &Check, items: &[Value], old: Option<Old<'_>>, place: Place<'_>) 
     if let Some(each) = &check.items {
         let before = old.map(items_of).unwrap_or_default();
         for (i, item) in items.iter().enumerate() {
+            if out.budget.is_spent() {
+                break;
+            }
             out.merge(ratcheted(
                 each,
                 item,
@@ -692,6 +702,9 @@ fn object(
             .iter()
             .filter(|(key, _)| !check.fields.contains_key(*key))
         {
+            if out.budget.is_spent() {
+                break;
+            }
             match &check.values {
                 Some(each) => {
                     let inner = Place::Key(&place, key);

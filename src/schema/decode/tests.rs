@@ -200,3 +200,42 @@ fn type_errors_name_the_go_struct_and_the_whole_path() {
         assert_eq!(decoded(text, kind), Err(error.to_owned()), "{text}");
     }
 }
+
+#[test]
+fn emptied_members_below_a_very_long_name_are_noted_in_part() {
+    let lists: Vec<String> = (0..20_000)
+        .map(|n| format!(r#""p{n}":{{"required":[]}}"#))
+        .collect();
+    let key = "k".repeat(1 << 20);
+    let text = format!(
+        r#"{{"properties":{{"{key}":{{"properties":{{{}}}}}}}}}"#,
+        lists.join(",")
+    );
+    let value = json::parse(text.as_bytes()).unwrap().value;
+    let name = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+    let decoded = decode(value, builtin::named(name), "v1.JSONSchemaProps").unwrap();
+    assert!(
+        (1..=17).contains(&decoded.emptied.len()),
+        "{}",
+        decoded.emptied.len()
+    );
+}
+
+#[test]
+fn numbers_as_quantities_are_compared_with_long_texts_once() {
+    let long: Vec<String> = (0..100)
+        .map(|n| format!(r#""a{n}":0.{n:03}{}"#, "0".repeat(15_000)))
+        .collect();
+    let more: Vec<String> = (0..50_000).map(|n| format!(r#""b{n}":0.5"#)).collect();
+    let text = format!(
+        r#"{{"spec":{{"hard":{{{},{}}}}}}}"#,
+        long.join(","),
+        more.join(",")
+    );
+    let parsed = json::parse(text.as_bytes()).unwrap();
+    let schema = builtin::named("io.k8s.api.core.v1.ResourceQuota");
+    let quota = decode_written(parsed.value, schema, "v1.ResourceQuota", &parsed.floats).unwrap();
+    let hard = quota.value.at("spec").at("hard");
+    assert_eq!(hard.str("b1"), "500m");
+    assert_eq!(hard.str("a12"), "12m");
+}

@@ -204,10 +204,31 @@ fn long_lists_are_judged_by_the_keys_of_their_items() {
         format!(r#"{{"m":[{}]}}"#, items.join(","))
     };
     let old = object(&mut (0..ITEMS));
-    assert_eq!(refusals(schema, &old, None).len(), ITEMS);
+    assert_eq!(
+        refusals(schema, &old, None).len(),
+        10_000,
+        "as many as are told"
+    );
     let new = object(&mut (0..=ITEMS).rev());
     assert_eq!(
         refusals(schema, &new, Some(&old)),
         [r#"m[0].v: Invalid value: "integer": m[0].v in body must be of type boolean: "integer""#]
     );
+}
+
+#[test]
+fn very_many_errors_are_told_in_part() {
+    let choices: Vec<String> = (0..100).map(|n| format!("\"choice {n}\"")).collect();
+    let schema = format!(
+        r#"{{"type":"object","properties":{{"v":{{"type":"array","items":{{"type":"string","enum":[{}]}}}}}}}}"#,
+        choices.join(",")
+    );
+    let wrong = vec!["\"\""; 300_000].join(",");
+    let told = refusals(&schema, &format!(r#"{{"v":[{wrong}]}}"#), None);
+    assert!((1_000..=10_000).contains(&told.len()), "{}", told.len());
+
+    let schema =
+        r#"{"type":"object","additionalProperties":{"type":"array","items":{"type":"integer"}}}"#;
+    let new = format!(r#"{{"{}":[{wrong}]}}"#, "k".repeat(1 << 20));
+    assert!((1..=16).contains(&refusals(schema, &new, None).len()));
 }

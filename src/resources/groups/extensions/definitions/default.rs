@@ -114,7 +114,7 @@ fn walk_inner<'a>(schema: &'a Value, path: Path<'_>, around: &Around<'a>, errors
             path.field(&error.field).to_string()
         };
         error.field = below;
-        errors.0.push(error);
+        errors.add(error);
     }
 }
 
@@ -141,7 +141,7 @@ fn elsewhere(
         Ok(coerced) => coerced,
         Err(error) => {
             let field = path.field(&error.field).to_string();
-            errors.0.push(crate::meta::FieldError { field, ..error });
+            errors.add(crate::meta::FieldError { field, ..error });
             return;
         }
     };
@@ -163,7 +163,7 @@ fn elsewhere(
             &mut found,
         );
     }
-    errors.0.append(&mut found.0);
+    errors.append(found);
 }
 
 fn in_metadata(

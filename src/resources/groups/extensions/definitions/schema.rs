@@ -82,7 +82,7 @@ pub(super) fn validate(schema: At<'_>, status: bool, options: &Options, errors: 
         if found.is_empty() {
             default::validate(root, options.pruned_defaults, &mut found);
         }
-        errors.0.append(&mut found.0);
+        errors.append(found);
     }
     let place = Place {
         root: true,

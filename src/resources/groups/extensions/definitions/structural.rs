@@ -72,7 +72,7 @@ pub(super) fn validate(schema: At<'_>, errors: &mut Errors) {
     );
     let text = |error: &FieldError| format!("{}: {}", error.field, error.message);
     found.0.sort_by_key(text);
-    errors.0.append(&mut found.0);
+    errors.append(found);
 }
 
 fn is_branch_of_type(branch: &Value, kind: &str) -> bool {

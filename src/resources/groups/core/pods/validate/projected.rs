@@ -125,7 +125,7 @@ fn token(token: At<'_>, volume: At<'_>, before: Before<'_>, errors: &mut Errors)
     if path.required("", errors) {
         volumes::local_path(path, errors);
         if errors.0.len() > refused && before.any_token_path() {
-            errors.0.truncate(refused);
+            errors.truncate(refused);
         }
     }
 }
