@@ -1,6 +1,8 @@
 //! `Status`: the API's answer if it is not an object. Follows
 //! k8s.io/apimachinery/pkg/api/errors for reasons, codes and messages.
 
+use indexmap::IndexSet;
+
 use super::errors::{Errors, FieldError, quoted};
 use super::names;
 use crate::schema::{Object, Value};
@@ -304,15 +306,26 @@ pub fn key_name(name: &str) -> Result<(), Status> {
 
 /// Joins errors like Go's aggregate: a single one bare, several in brackets, duplicate texts once.
 pub fn aggregate(errors: &[impl std::fmt::Display]) -> String {
-    let mut texts: Vec<String> = Vec::with_capacity(errors.len());
-    for error in errors {
-        let text = error.to_string();
-        if !texts.contains(&text) {
-            texts.push(text);
-        }
-    }
+    let once: IndexSet<String> = errors.iter().map(ToString::to_string).collect();
+    let texts: Vec<String> = once.into_iter().collect();
     match texts.as_slice() {
         [one] => one.clone(),
         several => format!("[{}]", several.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a million texts of the same length none is compared with all others.
+    #[test]
+    fn many_errors_are_joined_once_each() {
+        let texts: Vec<String> = (0..200_000).map(|i| format!("{:06}", i / 2)).collect();
+        let all = aggregate(&texts);
+        assert!(all.starts_with("[000000, 000001, ") && all.ends_with(", 099999]"));
+        assert_eq!(all.len(), 2 + 100_000 * 8 - 2);
+        assert_eq!(aggregate(&["a", "a"]), "a");
+        assert_eq!(aggregate(&["a", "b", "a"]), "[a, b]");
     }
 }
