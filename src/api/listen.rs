@@ -15,6 +15,7 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::aside::{self, Aside};
 use super::authenticate::{Authentication, Peer};
 use super::first_line::FirstLine;
 use super::flow::Remote;
@@ -28,6 +29,8 @@ use crate::meta::url;
 const DRAIN: Duration = Duration::from_secs(10);
 /// Connections served at once; more wait in the listener's queue.
 const CONNECTIONS: usize = 20_000;
+/// How long the head of a request may be, in bytes, as in Go's server.
+const HEAD: usize = 1 << 20;
 
 /// A body of unknown length, such as a watch, ends when the server shuts down.
 fn until(body: Body, ends: CancellationToken) -> Body {
@@ -72,10 +75,12 @@ pub async fn serve(
     ends: CancellationToken,
 ) {
     let serving = ends.clone();
+    let aside = Aside::default();
     let connections = accept(listener, tls, CONNECTIONS, &ends, move |stream, shown| {
         let streams_end = serving.clone();
         let (server, authentication, ends) =
             (server.clone(), authentication.clone(), serving.clone());
+        let aside = aside.clone();
         async move {
             let peer = Arc::new(Peer::new(shown));
             let remote = Remote(stream.get_ref().0.peer_addr().ok());
@@ -83,7 +88,8 @@ pub async fn serve(
                 let (server, authentication, peer) =
                     (server.clone(), authentication.clone(), peer.clone());
                 let ends = streams_end.clone();
-                async move {
+                let large = aside::is_large(&request).then(|| aside.clone());
+                let answering = async move {
                     if url::path_unescape(request.uri().path()).is_err() {
                         return Ok(super::plain::unreadable().map(|body| until(body, ends)));
                     }
@@ -102,18 +108,26 @@ pub async fn serve(
                     };
                     response.headers_mut().entry(AUDIT_ID).or_insert(audit_id);
                     Ok::<_, Infallible>(response.map(|body| until(body, ends)))
+                };
+                async move {
+                    match large {
+                        Some(aside) => aside.answer(Box::pin(answering)).await,
+                        None => answering.await,
+                    }
                 }
             });
             let mut builder = Builder::new(TokioExecutor::new());
             builder
                 .http1()
                 .title_case_headers(true)
+                .max_buf_size(HEAD)
                 .timer(hyper_util::rt::TokioTimer::new())
                 .header_read_timeout(HEADER);
             builder
                 .http2()
                 .timer(hyper_util::rt::TokioTimer::new())
                 .keep_alive_interval(HEADER)
+                .max_header_list_size(HEAD as u32)
                 .max_concurrent_streams(1000);
             let connection = builder
                 .serve_connection_with_upgrades(TokioIo::new(FirstLine::new(stream)), service);

@@ -1,6 +1,7 @@
 //! The HTTP side: maps requests to verbs, and objects and errors to bytes. Knows no kind by name.
 
 pub mod actions;
+pub mod aside;
 pub mod authenticate;
 pub mod available;
 mod body;

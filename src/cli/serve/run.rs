@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::prepare::Prepared;
 use super::renew::{self, Renewal};
 use crate::api::actions::kubelet::Agents;
+use crate::api::aside::{self, Aside};
 use crate::api::authenticate::Authentication;
 use crate::api::flow::stored;
 use crate::api::own_records::{self, Records};
@@ -69,7 +70,17 @@ impl Running {
         }
         prepared.records.ensure(&server).await;
         let api = server.clone();
-        let transport = Transport::new(move |request, user| api.clone().handle(request, user));
+        let aside = Aside::default();
+        let transport = Transport::new(move |request, user| {
+            let large = aside::is_large(&request).then(|| aside.clone());
+            let answer = api.clone().handle(request, user);
+            async move {
+                match large {
+                    Some(aside) => aside.answer(Box::pin(answer)).await,
+                    None => answer.await,
+                }
+            }
+        });
         let manager = Manager::start(
             &prepared.controllers,
             &transport,
