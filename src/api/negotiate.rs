@@ -1,5 +1,7 @@
 //! Content negotiation: the media types of responses and bodies.
 
+use std::collections::HashSet;
+
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE};
 
@@ -120,19 +122,29 @@ impl Clause<'_> {
     }
 }
 
+/// How many clauses Go sorts by insertion.
+const INSERTED: usize = 12;
+
 /// The clauses of an Accept header, in order of preference. Follows github.com/munnerz/goautoneg.
 fn clauses(header: &str) -> Vec<Clause<'_>> {
-    let mut clauses: Vec<Clause<'_>> = Vec::new();
-    for clause in header.split(',') {
-        let Some(clause) = Clause::parse(clause.trim_matches(' ')) else {
-            continue;
-        };
-        // Insertion sort, as Go uses for short slices: with such a comparison the result depends on the algorithm.
-        let mut place = clauses.len();
-        while place > 0 && clause.before(&clauses[place - 1]) {
-            place -= 1;
+    let texts = header.split(',').map(|text| text.trim_matches(' '));
+    let mut clauses: Vec<Clause<'_>> = texts.filter_map(Clause::parse).collect();
+    // With such a comparison the result depends on the algorithm. Short lists are sorted by insertion, as Go does it; a
+    // header of a megabyte has too many clauses for that, and no client that sends so many expects an order.
+    if clauses.len() <= INSERTED {
+        for end in 1..clauses.len() {
+            let mut place = end;
+            while place > 0 && clauses[place].before(&clauses[place - 1]) {
+                clauses.swap(place, place - 1);
+                place -= 1;
+            }
         }
-        clauses.insert(place, clause);
+    } else {
+        let stars = |clause: &Clause<'_>| (clause.kind == "*", clause.subtype == "*");
+        clauses.sort_by(|a, b| {
+            let by_quality = b.quality.total_cmp(&a.quality);
+            by_quality.then_with(|| stars(a).cmp(&stars(b)))
+        });
     }
     clauses
 }
@@ -351,7 +363,7 @@ fn media_type(text: &str) -> Option<String> {
     if parts.len() > 2 || !parts.iter().all(|part| is_token(part)) {
         return None;
     }
-    let mut seen: Vec<String> = Vec::new();
+    let mut seen: HashSet<String> = HashSet::new();
     loop {
         rest = rest.trim_start();
         if rest.is_empty() || rest.trim() == ";" {
@@ -359,10 +371,9 @@ fn media_type(text: &str) -> Option<String> {
         }
         let (key, value) = rest.strip_prefix(';')?.split_once('=')?;
         let key = key.trim_start().to_ascii_lowercase();
-        if !is_token(&key) || seen.contains(&key) {
+        if !is_token(&key) || !seen.insert(key) {
             return None;
         }
-        seen.push(key);
         rest = after_value(value.trim_start())?;
     }
 }
@@ -477,5 +488,20 @@ mod tests {
             headers.insert(CONTENT_TYPE, text.parse().unwrap());
             assert_eq!(body_format(&headers).ok(), format, "{text:?}");
         }
+    }
+
+    #[test]
+    fn very_many_clauses_and_parameters_are_read() {
+        let some = ["*/b,".repeat(51_000), "a/*,".repeat(51_000)].concat();
+        let json = Ok((Format::Json, Shape::Object));
+        assert_eq!(
+            asked(&format!("{some}application/json"), Offer::Unrouted),
+            json
+        );
+
+        let parameters: String = (0..45_000).map(|n| format!(";k{n}=1")).collect();
+        let media = format!("application/json{parameters}");
+        assert_eq!(media_type(&media).as_deref(), Some("application/json"));
+        assert_eq!(media_type(&format!("{media};k1=2")), None);
     }
 }
