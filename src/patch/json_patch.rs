@@ -11,6 +11,10 @@ use crate::schema::{Value, json};
 pub const MAX_OPERATIONS: usize = 10_000;
 /// Limit in bytes for the JSON that the `copy` operations of one patch may add.
 const MAX_COPIED: usize = 3 << 20;
+/// Limit for the work of one patch: how many items and members its operations may move or look at. Ten thousand operations
+/// on one list of a million items would take a minute; this much takes a fraction of a second, and is enough for as many
+/// operations on a list of two thousand.
+const MAX_MOVED: usize = 20_000_000;
 
 /// Errors of strict decoding: duplicate members, and members that no operation has.
 ///
@@ -92,15 +96,42 @@ pub fn apply(live: &Value, body: &Value) -> Result<Value, PatchError> {
         return Err(PatchError::TooManyOperations(operations.len()));
     }
     let mut document = live.clone();
-    let mut copied = 0;
+    let mut work = Work::default();
     for (index, operation) in operations.iter().enumerate() {
-        operate(&mut document, operation, &mut copied)
+        operate(&mut document, operation, &mut work)
             .map_err(|why| PatchError::Inapplicable(format!("operation {index}: {why}")))?;
     }
     Ok(document)
 }
 
-fn operate(document: &mut Value, operation: &Value, copied: &mut usize) -> Result<(), String> {
+/// What the operations of one patch did so far.
+#[derive(Default)]
+struct Work {
+    copied: usize,
+    moved: usize,
+}
+
+impl Work {
+    /// Accounts for the bytes of a copy.
+    fn copy(&mut self, bytes: usize) -> Result<(), String> {
+        self.copied += bytes;
+        match self.copied {
+            ..=MAX_COPIED => Ok(()),
+            _ => Err(format!("copies add more than {MAX_COPIED} bytes")),
+        }
+    }
+
+    /// Accounts for items that move or are looked at.
+    fn move_by(&mut self, items: usize) -> Result<(), String> {
+        self.moved += items;
+        match self.moved {
+            ..=MAX_MOVED => Ok(()),
+            _ => Err(format!("the patch moves more than {MAX_MOVED} items")),
+        }
+    }
+}
+
+fn operate(document: &mut Value, operation: &Value, work: &mut Work) -> Result<(), String> {
     let text = |name: &str| {
         operation
             .at(name)
@@ -111,13 +142,13 @@ fn operate(document: &mut Value, operation: &Value, copied: &mut usize) -> Resul
     match operation.str("op") {
         "add" => {
             let path = text("path")?;
-            let value = fitting(path, value())?;
+            let value = fitting(path, value(), work)?;
             let (container, key) = parent(document, path)?;
-            add(container, &key, value)
+            add(container, &key, value, work)
         }
         "remove" => {
             let (container, key) = parent(document, text("path")?)?;
-            remove(container, &key).map(drop)
+            remove(container, &key, work).map(drop)
         }
         "replace" => {
             let path = text("path")?;
@@ -129,7 +160,7 @@ fn operate(document: &mut Value, operation: &Value, copied: &mut usize) -> Resul
                 *document = value;
                 return Ok(());
             }
-            let value = fitting(path, value())?;
+            let value = fitting(path, value(), work)?;
             let (container, key) = parent(document, path)?;
             match container {
                 Value::Array(items) => {
@@ -148,21 +179,18 @@ fn operate(document: &mut Value, operation: &Value, copied: &mut usize) -> Resul
         "move" => {
             let (container, key) = parent(document, text("from")?)?;
             let path = text("path")?;
-            let value = fitting(path, remove(container, &key)?)?;
+            let value = fitting(path, remove(container, &key, work)?, work)?;
             let (container, key) = parent(document, path)?;
-            add(container, &key, value)
+            add(container, &key, value, work)
         }
         "copy" => {
             let (container, key) = parent(document, text("from")?)?;
             let value = get(container, &key)?.cloned().unwrap_or_default();
-            *copied += json::to_string(&value).len();
-            if *copied > MAX_COPIED {
-                return Err(format!("copies add more than {MAX_COPIED} bytes"));
-            }
+            work.copy(json::to_string(&value).len())?;
             let path = text("path")?;
-            let value = fitting(path, value)?;
+            let value = fitting(path, value, work)?;
             let (container, key) = parent(document, path)?;
-            add(container, &key, value)
+            add(container, &key, value, work)
         }
         "test" => {
             let path = text("path")?;
@@ -188,12 +216,12 @@ fn operate(document: &mut Value, operation: &Value, copied: &mut usize) -> Resul
 
 /// Limits the depth of a value to be placed at a path, so that the document remains
 /// readable however deeply the operations nest values.
-fn fitting(path: &str, value: Value) -> Result<Value, String> {
+fn fitting(path: &str, value: Value, work: &mut Work) -> Result<Value, String> {
     let above = path.matches('/').count();
-    match json::MAX_DEPTH.checked_sub(above) {
-        Some(rest) if !value.deeper_than(rest) => Ok(value),
-        _ => Err("exceeded max depth".to_owned()),
-    }
+    let rest = json::MAX_DEPTH.checked_sub(above);
+    let size = rest.and_then(|rest| value.size_within(rest));
+    work.move_by(size.ok_or("exceeded max depth")?)?;
+    Ok(value)
 }
 
 fn missing(path: &str) -> String {
@@ -280,7 +308,7 @@ fn parent<'a>(document: &'a mut Value, path: &str) -> Result<(&'a mut Value, Str
     Ok((container, key))
 }
 
-fn add(container: &mut Value, key: &str, value: Value) -> Result<(), String> {
+fn add(container: &mut Value, key: &str, value: Value, work: &mut Work) -> Result<(), String> {
     match container {
         Value::Object(object) => {
             object.insert(key, value);
@@ -288,6 +316,7 @@ fn add(container: &mut Value, key: &str, value: Value) -> Result<(), String> {
         Value::Array(items) if key == "-" => items.push(value),
         Value::Array(items) => {
             let index = index_of(key, items.len() + 1)?;
+            work.move_by(items.len() - index)?;
             items.insert(index, value);
         }
         _ => return Err(format!("nothing can be added at {key:?}")),
@@ -295,13 +324,17 @@ fn add(container: &mut Value, key: &str, value: Value) -> Result<(), String> {
     Ok(())
 }
 
-fn remove(container: &mut Value, key: &str) -> Result<Value, String> {
+fn remove(container: &mut Value, key: &str, work: &mut Work) -> Result<Value, String> {
     match container {
-        Value::Object(object) => object
-            .remove(key)
-            .ok_or_else(|| format!("unable to remove nonexistent key {key:?}")),
+        Value::Object(object) => {
+            work.move_by(object.len())?;
+            object
+                .remove(key)
+                .ok_or_else(|| format!("unable to remove nonexistent key {key:?}"))
+        }
         Value::Array(items) => {
             let index = index_of(key, items.len())?;
+            work.move_by(items.len() - index)?;
             Ok(items.remove(index))
         }
         _ => Err(format!("nothing can be removed at {key:?}")),
@@ -329,4 +362,31 @@ fn index_of(key: &str, size: usize) -> Result<usize, String> {
         usize::try_from(index).ok()
     };
     index.filter(|index| *index < size).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value;
+
+    #[test]
+    fn a_patch_may_not_move_very_many_items() {
+        let list = Value::Array(vec![Value::Int(0); 1_000_000]);
+        for step in [
+            value!({"op": "remove", "path": "/x/0"}),
+            value!({"op": "add", "path": "/x/0", "value": 1}),
+            value!({"op": "move", "from": "/x", "path": "/x"}),
+        ] {
+            let mut operations = vec![value!({"op": "add", "path": "/x", "value": (&list)})];
+            operations.resize(MAX_OPERATIONS, step);
+            let Err(PatchError::Inapplicable(why)) = apply(&value!({}), &Value::Array(operations))
+            else {
+                panic!("it is applied");
+            };
+            assert!(
+                why.ends_with("the patch moves more than 20000000 items"),
+                "{why}"
+            );
+        }
+    }
 }

@@ -24,11 +24,11 @@ pub fn apply(live: &Value, patch: &Value) -> Result<Value, PatchError> {
 }
 
 fn merge(document: &mut Object, patch: &Object) {
-    for (key, value) in patch.iter() {
-        if value.is_null() {
-            document.remove(key);
-            continue;
-        }
+    // All at once: each removal moves the members behind it.
+    if patch.values().any(Value::is_null) {
+        document.retain(|key, _| !patch.get(key).is_some_and(Value::is_null));
+    }
+    for (key, value) in patch.iter().filter(|(_, value)| !value.is_null()) {
         match (document.get_mut(key), value) {
             (Some(Value::Object(current)), Value::Object(patch)) => merge(current, patch),
             // A list or scalar that replaces an object is copied as it is.
@@ -56,5 +56,27 @@ fn pruned(value: &Value) -> Value {
         }
         Value::Array(items) => Value::Array(items.iter().map(pruned).collect()),
         scalar => scalar.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn very_many_members_are_removed_at_once() {
+        let object = |value: fn(usize) -> Value| -> Value {
+            let members = (0..100_000).map(|n| (format!("a{n}"), value(n)));
+            Value::Object(members.collect())
+        };
+        let patch = object(|n| {
+            if n == 7 {
+                Value::from("x")
+            } else {
+                Value::Null
+            }
+        });
+        let result = apply(&object(|_| Value::from("")), &patch);
+        assert_eq!(result, Ok(crate::value!({"a7": "x"})));
     }
 }

@@ -3,6 +3,8 @@
 
 mod lists;
 
+use std::collections::HashSet;
+
 use super::PatchError;
 use super::go::{kind_of, printed, printed_as_text, type_of};
 use crate::meta::errors::quoted;
@@ -160,6 +162,8 @@ fn maps(original: &mut Object, patch: &mut Object, of: Type<'_>) -> Result<(), P
     }
     retain_keys(original, patch)?;
     order_lists(original, patch, of)?;
+    // What is to be removed counts as absent, and is removed at once: each removal moves the members behind it.
+    let mut gone: HashSet<&str> = HashSet::new();
     for (name, value) in patch.iter_mut() {
         let (name, deletes) = match name.strip_prefix(DELETE_FROM) {
             Some(rest) => (
@@ -170,10 +174,11 @@ fn maps(original: &mut Object, patch: &mut Object, of: Type<'_>) -> Result<(), P
             None => (name.as_str(), false),
         };
         if value.is_null() {
-            original.remove(name);
+            gone.insert(name);
             continue;
         }
-        match (original.get_mut(name), &mut *value) {
+        let current = original.get_mut(name).filter(|_| !gone.contains(name));
+        match (current, &mut *value) {
             (Some(Value::Object(current)), Value::Object(patch)) => {
                 let (member, merge) = of.member(name)?;
                 if merge.replace {
@@ -201,12 +206,16 @@ fn maps(original: &mut Object, patch: &mut Object, of: Type<'_>) -> Result<(), P
             _ => {
                 drop_nulls(value);
                 if drop_directives(value) {
+                    gone.remove(name);
                     original.insert(name, value.clone());
                 } else {
-                    original.remove(name);
+                    gone.insert(name);
                 }
             }
         }
+    }
+    if !gone.is_empty() {
+        original.retain(|name, _| !gone.contains(name.as_str()));
     }
     Ok(())
 }
@@ -219,7 +228,8 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), PatchErr
     let Value::Array(retained) = retained else {
         return Err(malformed("retainKeys"));
     };
-    let retains = |name: &str| retained.iter().any(|kept| kept.as_str() == Some(name));
+    let retained: HashSet<&str> = retained.iter().filter_map(Value::as_str).collect();
+    let retains = |name: &str| retained.contains(name);
     let strays = patch.iter().any(|(name, value)| {
         !value.is_null()
             && !name.starts_with(DELETE_FROM)
@@ -313,5 +323,37 @@ fn drop_directives(value: &mut Value) -> bool {
             true
         }
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn very_many_members_are_retained_and_removed() {
+        let names: Vec<String> = (0..100_000).map(|n| format!("k{n}")).collect();
+        let all = |value: Value| -> Object {
+            let members = names.iter().map(|name| (name.as_str(), value.clone()));
+            members.collect()
+        };
+        let schema = crate::schema::builtin::named("io.k8s.api.core.v1.ConfigMap");
+        let data =
+            |data: Object| -> Value { [("data", data)].into_iter().collect::<Object>().into() };
+
+        let mut patch = all(Value::from("x"));
+        let list = names.iter().rev().map(|name| Value::from(name.as_str()));
+        patch.insert(RETAIN_KEYS, list.collect::<Vec<_>>());
+        let mut live = all(Value::from(""));
+        live.insert("more", "");
+        let merged = merge(&data(live), &mut data(patch), schema);
+        assert_eq!(merged, Ok(data(all(Value::from("x")))));
+
+        let merged = merge(
+            &data(all(Value::from(""))),
+            &mut data(all(Value::Null)),
+            schema,
+        );
+        assert_eq!(merged, Ok(data(Object::new())));
     }
 }

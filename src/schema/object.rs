@@ -157,8 +157,17 @@ impl Object {
     pub fn remove(&mut self, key: &str) -> Option<Value> {
         let at = self.position(key)?;
         let (_, value) = self.members.remove(at);
-        if self.index.is_some() {
-            self.reindex();
+        if self.members.len() <= SCANNED {
+            self.index = None;
+        } else if let Some(index) = &mut self.index {
+            if let Ok(entry) = index.find_entry(hash(key), |&found| found == at) {
+                entry.remove();
+            }
+            // Without hashing every name again.
+            index
+                .iter_mut()
+                .filter(|place| **place > at)
+                .for_each(|place| *place -= 1);
         }
         Some(value)
     }

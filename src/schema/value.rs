@@ -37,18 +37,25 @@ impl Value {
     /// Whether arrays and objects nest deeper than `most` here. Not recursive, so it is safe for any
     /// value.
     pub fn deeper_than(&self, most: usize) -> bool {
+        self.size_within(most).is_none()
+    }
+
+    /// The number of values here, this one and all within; `None` if arrays and objects nest deeper than `most`.
+    pub fn size_within(&self, most: usize) -> Option<usize> {
         let container = |value: &Value| matches!(value, Value::Array(_) | Value::Object(_));
-        let mut open = vec![(self, 1)];
+        let (mut open, mut size) = (vec![(self, 1)], 1);
         while let Some((value, depth)) = open.pop() {
             if container(value) && depth > most {
-                return true;
+                return None;
             }
             match value {
                 Value::Array(items) => {
+                    size += items.len();
                     let items = items.iter().filter(|item| container(item));
                     open.extend(items.map(|item| (item, depth + 1)));
                 }
                 Value::Object(members) => {
+                    size += members.len();
                     let members = members.iter().map(|(_, member)| member);
                     let members = members.filter(|member| container(member));
                     open.extend(members.map(|member| (member, depth + 1)));
@@ -56,7 +63,7 @@ impl Value {
                 _ => {}
             }
         }
-        false
+        Some(size)
     }
 
     /// Whether this is `null`.

@@ -235,11 +235,15 @@ fn arrange(
     Ok(woven)
 }
 
-/// Upstream's comparison puts unknown items before everything that precedes them.
+/// How many items Go sorts by insertion.
+const INSERTED: usize = 20;
+
+/// Upstream's comparison puts unknown items before everything that precedes them. With such a comparison the result
+/// depends on the algorithm: short lists are sorted by insertion, as Go does it, in longer ones unknown items come first.
 fn sort<'a>(items: &mut [&'a Value], place: impl Fn(&'a Value) -> Option<usize>) {
     let mut placed: Vec<(Option<usize>, &Value)> =
         items.iter().map(|item| (place(item), *item)).collect();
-    if placed.iter().all(|(place, _)| place.is_some()) {
+    if placed.len() > INSERTED || placed.iter().all(|(place, _)| place.is_some()) {
         placed.sort_by_key(|(place, _)| *place);
     } else {
         for end in 1..placed.len() {
@@ -344,4 +348,25 @@ fn item_kind(lists: &[&[Value]]) -> Result<&'static str, PatchError> {
         )));
     }
     Ok(kind_of(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sorted(places: &[Option<usize>]) -> Vec<usize> {
+        let values: Vec<Value> = (0..places.len()).map(|n| Value::Int(n as i64)).collect();
+        let number = |value: &Value| value.as_int().unwrap() as usize;
+        let mut items: Vec<&Value> = values.iter().collect();
+        sort(&mut items, |item| places[number(item)]);
+        items.into_iter().map(number).collect()
+    }
+
+    #[test]
+    fn unknown_items_come_before_what_precedes_them() {
+        assert_eq!(sorted(&[Some(5), None, Some(3)]), [2, 1, 0]);
+        assert_eq!(sorted(&[None, None]), [1, 0]);
+        let very_many = sorted(&[None; 300_000]);
+        assert_eq!(very_many.len(), 300_000);
+    }
 }
