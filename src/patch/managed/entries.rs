@@ -1,13 +1,16 @@
 //! `metadata.managedFields`: which managers own which fields, and since when. Follows
 //! k8s.io/apimachinery/pkg/util/managedfields/internal (managedfields.go, buildmanagerinfo.go).
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+
 use super::fields;
 use super::set::Set;
 use crate::meta::time::parse;
 use crate::schema::{Key, Object, Value, json};
 
 /// The operation of a managedFields entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
     /// Server-side apply.
     Apply,
@@ -38,7 +41,21 @@ pub struct Manager {
     pub subresource: Key,
 }
 
+/// What identifies a manager: two are the same if these are equal.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Identity(Key, Operation, Key, Option<Key>);
+
 impl Manager {
+    pub(super) fn identity(&self) -> Identity {
+        let version = (self.operation == Operation::Update).then(|| self.api_version.clone());
+        Identity(
+            self.name.clone(),
+            self.operation,
+            self.subresource.clone(),
+            version,
+        )
+    }
+
     /// Whether both are the same manager.
     pub fn is(&self, other: &Manager) -> bool {
         self.name == other.name
@@ -120,6 +137,7 @@ impl Managed {
     /// An entry without a known operation, version or field format, or with invalid fields.
     pub fn read(list: &Value) -> Result<Managed, String> {
         let mut managed = Managed::default();
+        let mut places = HashMap::new();
         for (i, entry) in list.as_array().unwrap_or(&[]).iter().enumerate() {
             let operation = match entry.str("operation") {
                 "Apply" => Operation::Apply,
@@ -145,7 +163,7 @@ impl Managed {
                 }
                 None => Set::default(),
             };
-            managed.put(Entry {
+            let entry = Entry {
                 manager: Manager {
                     name: entry.str("manager").into(),
                     operation,
@@ -154,7 +172,14 @@ impl Managed {
                 },
                 time: entry.at("time").as_str().map(Key::from),
                 set,
-            });
+            };
+            match places.entry(entry.manager.identity()) {
+                Slot::Occupied(place) => managed.entries[*place.get()] = entry,
+                Slot::Vacant(place) => {
+                    place.insert(managed.entries.len());
+                    managed.entries.push(entry);
+                }
+            }
         }
         Ok(managed)
     }

@@ -21,7 +21,6 @@ fn level(fields: &Value) -> Result<(Set, bool), String> {
         Value::Object(members) => members,
         other => return Err(format!("expected an object, got {}", other.type_name())),
     };
-    let mut sorted = true;
     for (name, below) in members.iter() {
         if name == "." {
             member = true;
@@ -31,17 +30,15 @@ fn level(fields: &Value) -> Result<(Set, bool), String> {
             continue;
         };
         let (children, is_member) = level(below)?;
-        sorted = sorted && set.nodes().last().is_none_or(|last| last.element < element);
-        if sorted {
-            set.push(element, is_member, children);
-        } else {
-            let node = set.entry(element);
-            node.member |= is_member;
-            if !children.is_empty() {
-                node.children = children;
-            }
-        }
+        set.push(element, is_member, children);
     }
+    // Names in any order, some of which may mean the same.
+    set.seal_with(|node, again| {
+        node.member |= again.member;
+        if !again.children.is_empty() {
+            node.children = again.children;
+        }
+    });
     let bare = set.is_empty();
     Ok((set, member || bare))
 }
@@ -63,4 +60,32 @@ pub fn write(set: &Set) -> Value {
         Value::Object(out)
     }
     level(set, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::json;
+
+    fn fields(text: &str) -> Value {
+        json::parse(text.as_bytes()).unwrap().value
+    }
+
+    #[test]
+    fn names_are_read_in_any_order() {
+        let object: Object = (0..200_000)
+            .rev()
+            .map(|i| (format!("f:z{i:06}"), Value::Object(Object::new())))
+            .collect();
+        let set = read(&Value::Object(object)).unwrap();
+        assert_eq!(set.nodes().len(), 200_000);
+        assert!(set.nodes().is_sorted_by(|a, b| a.element < b.element));
+
+        let twice = r#"{"v:2":{},"v:1":{"f:a":{}},"v:1 ":{},"v:2 ":{"f:b":{}}}"#;
+        let once = r#"{"v:1":{".":{},"f:a":{}},"v:2":{".":{},"f:b":{}}}"#;
+        assert_eq!(
+            json::to_string(&write(&read(&fields(twice)).unwrap())),
+            once
+        );
+    }
 }

@@ -1,6 +1,7 @@
 //! Server-side apply and managedFields: which manager owns which fields of an object, the result of an apply, and
 //! its conflicts with other managers. Pure functions of values and schemas.
 
+mod cap;
 pub mod conflict;
 pub mod element;
 pub mod entries;

@@ -120,6 +120,39 @@ impl Set {
         }
     }
 
+    /// Sorts a level to which nodes of equal elements may have been pushed: `merge` adds a later one to an earlier.
+    pub fn seal_with(&mut self, mut merge: impl FnMut(&mut Node, Node)) {
+        if self.nodes.is_sorted_by(|a, b| a.element < b.element) {
+            return;
+        }
+        self.seal();
+        let mut nodes: Vec<Node> = Vec::with_capacity(self.nodes.len());
+        for node in self.nodes.drain(..) {
+            match nodes.last_mut() {
+                Some(last) if last.element.cmp(&node.element).is_eq() => merge(last, node),
+                _ => nodes.push(node),
+            }
+        }
+        self.nodes = nodes;
+    }
+
+    /// The paths in any of the sets. Two at a time, so that each path is moved as often as the number of sets can be
+    /// halved.
+    pub fn union_of(mut sets: Vec<Set>) -> Set {
+        while sets.len() > 1 {
+            let mut rest = sets.into_iter();
+            let mut pairs = Vec::with_capacity(rest.len().div_ceil(2));
+            while let Some(set) = rest.next() {
+                pairs.push(match rest.next() {
+                    Some(other) => set.union(other),
+                    None => set,
+                });
+            }
+            sets = pairs;
+        }
+        sets.pop().unwrap_or_default()
+    }
+
     /// The paths in either set.
     pub fn union(self, other: Set) -> Set {
         if other.is_empty() {

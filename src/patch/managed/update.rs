@@ -4,21 +4,16 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use super::cap::cap;
 use super::conflict::Conflict;
 use super::element::same;
-use super::entries::{Entry, Managed, Manager, Operation, seconds};
+use super::entries::{Entry, Managed, Manager, Operation};
 use super::merge::merge;
 use super::set::Set;
 use super::typing::Type;
 use super::validate::validate;
 use super::walk::{self, Changes};
 use crate::schema::{Key, Schema, Value};
-
-/// How many updaters an object records separately.
-const MAX_UPDATERS: usize = 10;
-
-/// The updater into which the oldest are merged.
-const ANCIENT: &str = "ancient-changes";
 
 /// The updater that owns everything that existed before the first apply.
 const BEFORE: &str = "before-first-apply";
@@ -409,16 +404,17 @@ impl Writer<'_> {
         version: &str,
         managed: &Managed,
     ) -> Result<(Value, Key), String> {
-        let mut owned: BTreeMap<&str, Set> = BTreeMap::new();
+        let mut owned: BTreeMap<&str, Vec<Set>> = BTreeMap::new();
         for entry in &managed.entries {
-            let set = owned.entry(entry.manager.api_version.as_str()).or_default();
-            *set = std::mem::take(set).union(entry.set.clone());
+            let sets = owned.entry(entry.manager.api_version.as_str());
+            sets.or_default().push(entry.set.clone());
         }
         let first = owned.remove_entry(version);
         let mut merged = merged.clone();
         let mut pruned = pruned;
         let mut at = version.to_owned();
-        for (version, set) in first.into_iter().chain(owned) {
+        for (version, sets) in first.into_iter().chain(owned) {
+            let set = Set::union_of(sets);
             let Some(schema) = self.schema_of(version)? else {
                 continue;
             };
@@ -488,60 +484,4 @@ fn conflicts(managed: &Managed, lost: &[Overlap]) -> Vec<Conflict> {
             _ => None,
         })
         .collect()
-}
-
-/// Merges the oldest updaters of a version until they are within the limit.
-fn cap(managed: &mut Managed) {
-    let mut updaters: Vec<Manager> = Vec::new();
-    {
-        let mut entries: Vec<&Entry> = managed
-            .entries
-            .iter()
-            .filter(|entry| entry.manager.operation == Operation::Update)
-            .collect();
-        if entries.len() <= MAX_UPDATERS {
-            return;
-        }
-        entries.sort_by(|a, b| {
-            seconds(&a.time)
-                .cmp(seconds(&b.time))
-                .then_with(|| a.manager.identifier().cmp(&b.manager.identifier()))
-        });
-        updaters.extend(entries.into_iter().map(|entry| entry.manager.clone()));
-    }
-    let mut left = updaters.len();
-    let mut first: BTreeMap<Key, Manager> = BTreeMap::new();
-    for manager in updaters {
-        if left <= MAX_UPDATERS {
-            return;
-        }
-        let version = manager.api_version.clone();
-        let Some(earlier) = first.get(&version) else {
-            first.insert(version, manager);
-            continue;
-        };
-        let bucket = Manager {
-            name: ANCIENT.into(),
-            operation: Operation::Update,
-            api_version: version,
-            subresource: Key::default(),
-        };
-        let Some(newer) = managed.take(&manager) else {
-            continue;
-        };
-        let old = match managed.take(&bucket) {
-            Some(entry) => Some(entry),
-            None => managed.take(earlier),
-        };
-        let set = match old {
-            Some(old) => newer.set.union(old.set),
-            None => newer.set,
-        };
-        managed.put(Entry {
-            manager: bucket,
-            time: newer.time,
-            set,
-        });
-        left -= 1;
-    }
 }
