@@ -1,11 +1,13 @@
 //! Warnings about accepted pods and templates. Follows k8s.io/kubernetes/pkg/api/pod/warnings.go.
 
 mod paths;
+mod ports;
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 
 use super::prepare::annotated_profile;
-use super::validate::{APP_ARMOR, CONTAINER_SECCOMP, CONTAINERS, SECCOMP, containers};
+use super::validate::{APP_ARMOR, CONTAINER_SECCOMP, CONTAINERS, SECCOMP};
+use crate::meta::budget::Budget;
 use crate::meta::errors::quoted;
 use crate::meta::quantity::Quantity;
 use crate::meta::{At, Path, addresses, names};
@@ -112,13 +114,25 @@ pub(in crate::resources::groups) fn old_label(key: &str) -> Option<&'static str>
         .map(|(_, text)| *text)
 }
 
-/// Texts, each behind the path of what it is about.
+/// Texts, most of them behind the path of what they are about. Only the beginning is ever shown.
 #[derive(Default)]
-struct Told(Vec<String>);
+struct Told(Vec<String>, Budget);
 
 impl Told {
     fn say(&mut self, path: Path<'_>, text: impl std::fmt::Display) {
-        self.0.push(format!("{path}: {text}"));
+        self.add(format_args!("{path}: {text}"));
+    }
+
+    fn add(&mut self, text: impl std::fmt::Display) {
+        if !self.is_full() {
+            let text = text.to_string();
+            self.1.spend(text.len());
+            self.0.push(text);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.1.is_spent()
     }
 }
 
@@ -146,7 +160,7 @@ fn of(whole: At<'_>, is_template: bool) -> Vec<String> {
     for volume in spec.field("volumes").items() {
         old_volume(volume, &mut told);
     }
-    paths::overlaps(spec.value.list("volumes"), &mut told.0);
+    paths::overlaps(spec.value.list("volumes"), &mut told);
     duplicates(spec, &mut told);
     let overhead = spec.field("overhead");
     fractions(overhead, &BYTES, &mut told);
@@ -163,7 +177,7 @@ fn of(whole: At<'_>, is_template: bool) -> Vec<String> {
             self::container(container, spec.value, annotations, is_template, &mut told);
         }
     }
-    ports(spec, &mut told);
+    ports::tell(spec, &mut told);
     let grace = spec.field("terminationGracePeriodSeconds");
     if grace.int().is_some_and(|seconds| seconds < 0) {
         told.say(
@@ -291,12 +305,10 @@ fn duplicates(spec: At<'_>, told: &mut Told) {
         ("imagePullSecrets", "name", "name"),
     ] {
         let list = spec.field(list);
-        for (i, item) in list.items().enumerate() {
+        let mut had = HashSet::new();
+        for (item, raw) in list.items().zip(list.list()) {
             let own = item.field(key);
-            if list.list()[..i]
-                .iter()
-                .any(|other| other.str(key) == own.str())
-            {
+            if !had.insert(raw.str(key)) {
                 told.say(own.path, format!("duplicate {what} {}", quoted(own.str())));
             }
         }
@@ -340,12 +352,10 @@ fn container(
         }
     }
     let list = container.field("env");
-    for (i, variable) in list.items().enumerate() {
+    let mut had = HashSet::new();
+    for variable in list.items() {
         let name = variable.value.str("name");
-        if !list.list()[..i]
-            .iter()
-            .any(|other| other.str("name") == name)
-        {
+        if had.insert(name) {
             continue;
         }
         // The new value may use the one it hides.
@@ -369,81 +379,6 @@ fn container(
 /// What is told of AppArmor profiles in annotations.
 pub(super) const OLD_APP_ARMOR: &str =
     r#"deprecated since v1.30; use the "appArmorProfile" field instead"#;
-
-/// One port of a container, and where it is.
-struct Port<'a> {
-    path: String,
-    port: &'a Value,
-}
-
-fn all_ports(spec: At<'_>) -> Vec<Port<'_>> {
-    let mut all = Vec::new();
-    for list in CONTAINERS {
-        let at = spec.path.field(list);
-        for (i, container) in spec.value.list(list).iter().enumerate() {
-            let at = at.index(i);
-            let at = at.field("ports");
-            for (j, port) in container.list("ports").iter().enumerate() {
-                let path = at.index(j).to_string();
-                all.push(Port { path, port });
-            }
-        }
-    }
-    all
-}
-
-fn ports(spec: At<'_>, told: &mut Told) {
-    if containers(spec.value).all(|container| container.list("ports").is_empty()) {
-        return;
-    }
-    let all = all_ports(spec);
-    for (i, Port { path, port }) in all.iter().enumerate() {
-        let (host, ip) = (port.int("hostPort"), port.str("hostIP"));
-        if !ip.is_empty() && host == 0 {
-            told.0.push(format!(
-                "{path}: hostIP set without hostPort: {{Name:{} HostPort:{host} ContainerPort:{} Protocol:{} HostIP:{ip}}}",
-                port.str("name"),
-                port.int("containerPort"),
-                port.str("protocol"),
-            ));
-        }
-        let same = |other: &&Port<'_>| {
-            ["containerPort", "protocol"]
-                .iter()
-                .all(|key| other.port.at(key) == port.at(key))
-        };
-        for other in all[..i].iter().filter(same) {
-            let (other_host, other_ip) = (other.port.int("hostPort"), other.port.str("hostIP"));
-            let what = if host == other_host && ip == other_ip {
-                "duplicate"
-            } else if host == 0 || other_host == 0 {
-                "overlapping"
-            } else if host == other_host && ip.is_empty() != other_ip.is_empty() {
-                "dangerously ambiguous"
-            } else {
-                continue;
-            };
-            told.0.push(format!(
-                "{path}: {what} port definition with {}",
-                other.path
-            ));
-        }
-    }
-    let mut named: BTreeMap<&str, &str> = BTreeMap::new();
-    for Port { path, port } in &all {
-        let name = port.str("name");
-        if name.is_empty() {
-            continue;
-        }
-        match named.get(name) {
-            Some(other) => told.0.push(format!(
-                "{path}: duplicate port name {} with {other}, services and probes that select ports by name will use {other}",
-                quoted(name)
-            )),
-            None => drop(named.insert(name, path)),
-        }
-    }
-}
 
 fn null_selectors(spec: At<'_>, told: &mut Told) {
     let affinity = spec.field("affinity");

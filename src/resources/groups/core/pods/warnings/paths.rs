@@ -1,5 +1,6 @@
 //! Warnings about overlapping paths in one volume: warningsForOverlappingVirtualPaths.
 
+use super::Told;
 use crate::meta::errors::quoted;
 use crate::schema::Value;
 
@@ -17,17 +18,10 @@ impl Place {
             source => format!("{} ({source})", quoted(&self.path)),
         }
     }
-
-    fn overlaps(&self, other: &Place) -> bool {
-        let (a, b) = (format!("{}/", self.path), format!("{}/", other.path));
-        !self.path.is_empty()
-            && !other.path.is_empty()
-            && (self == other || a.starts_with(&b) || b.starts_with(&a))
-    }
 }
 
 /// Adds a warning for each pair of paths in a volume of which one hides the other.
-pub(super) fn overlaps(volumes: &[Value], told: &mut Vec<String>) {
+pub(super) fn overlaps(volumes: &[Value], told: &mut Told) {
     for volume in volumes {
         let name = quoted(volume.str("name"));
         let single = [
@@ -41,36 +35,64 @@ pub(super) fn overlaps(volumes: &[Value], told: &mut Vec<String>) {
                 "" => what.to_owned(),
                 key => format!("{what}{}", quoted(source.str(key))),
             };
-            let mut taken = Vec::new();
-            for place in files(source, "") {
-                take(place, &mut taken, &name, &what, told);
-            }
+            tell(files(source, ""), &name, &what, told);
         }
-        let mut taken = Vec::new();
+        let mut places = Vec::new();
         for source in volume.at("projected").list("sources") {
             if source.is_empty() {
-                told.push(format!("volume {name} (Projected) has no sources provided"));
+                told.add(format_args!(
+                    "volume {name} (Projected) has no sources provided"
+                ));
             }
-            for place in projection(source) {
-                take(place, &mut taken, &name, "Projected", told);
-            }
+            places.extend(projection(source));
         }
+        tell(places, &name, "Projected", told);
     }
 }
 
-fn take(place: Place, taken: &mut Vec<Place>, volume: &str, what: &str, told: &mut Vec<String>) {
-    let place = Place {
+fn tell(places: Vec<Place>, volume: &str, what: &str, told: &mut Told) {
+    let trimmed = |place: Place| Place {
         path: place.path.trim_end_matches('/').to_owned(),
         ..place
     };
-    for other in taken.iter().filter(|other| place.overlaps(other)) {
-        told.push(format!(
+    let places: Vec<Place> = places.into_iter().map(trimmed).collect();
+    for (later, earlier) in pairs(&places) {
+        told.add(format_args!(
             "volume {volume} ({what}): overlapping paths: {} with {}",
-            place.told(),
-            other.told()
+            places[later].told(),
+            places[earlier].told()
         ));
     }
-    taken.push(place);
+}
+
+/// How many pairs are looked for.
+const PAIRS: usize = 10_000;
+
+/// The pairs of places of which one is at or below the other, the later one first, in order.
+fn pairs(places: &[Place]) -> Vec<(usize, usize)> {
+    let with_end = |(index, place): (usize, &Place)| (format!("{}/", place.path), index);
+    let named = places
+        .iter()
+        .enumerate()
+        .filter(|(_, place)| !place.path.is_empty());
+    let mut sorted: Vec<(String, usize)> = named.map(with_end).collect();
+    sorted.sort();
+    let mut pairs = Vec::new();
+    // In this order a directory is followed by all that is in it: these are the ones around the current path.
+    let mut around: Vec<&(String, usize)> = Vec::new();
+    for current in &sorted {
+        while around
+            .pop_if(|outer| !current.0.starts_with(&outer.0))
+            .is_some()
+        {}
+        let here = around
+            .iter()
+            .map(|outer| (current.1.max(outer.1), current.1.min(outer.1)));
+        pairs.extend(here.take(PAIRS - pairs.len()));
+        around.push(current);
+    }
+    pairs.sort_unstable();
+    pairs
 }
 
 fn files(source: &Value, from: &str) -> Vec<Place> {
@@ -121,4 +143,37 @@ fn projection(source: &Value) -> Vec<Place> {
     .map(|(key, what)| one(source.at("podCertificate").str(key), (*what).to_owned()))
     .filter(|place| !place.path.is_empty())
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(paths: &[&str]) -> Vec<Place> {
+        let place = |path: &&str| Place {
+            path: (*path).to_owned(),
+            source: String::new(),
+        };
+        paths.iter().map(place).collect()
+    }
+
+    #[test]
+    fn a_path_overlaps_with_itself_and_what_is_above_and_below_it() {
+        for (paths, expected) in [
+            (&["a", "b", "a-b", "ab"][..], vec![]),
+            (&["a", "a"], vec![(1, 0)]),
+            (&["a/b/c", "a", "x", "a/b"], vec![(1, 0), (3, 0), (3, 1)]),
+            (&["", "", "a-b", "a", "a/b"], vec![(4, 3)]),
+        ] {
+            assert_eq!(pairs(&places(paths)), expected, "{paths:?}");
+        }
+    }
+
+    #[test]
+    fn of_very_many_pairs_only_some_are_told() {
+        assert_eq!(pairs(&places(&vec!["a"; 100_000])).len(), PAIRS);
+        let different: Vec<String> = (0..100_000).map(|i| format!("f{i}")).collect();
+        let different: Vec<&str> = different.iter().map(String::as_str).collect();
+        assert_eq!(pairs(&places(&different)), []);
+    }
 }
