@@ -178,6 +178,11 @@ struct Document {
     root: usize,
 }
 
+/// Limit for the sum of the depths of all nodes. For each node the scanner looks at every collection that is open, so
+/// that a few megabytes below thousands of brackets would take a minute. This much takes about half a second, and a body
+/// of three megabytes may have a depth of a hundred throughout.
+const MAX_SCANNED: usize = 150_000_000;
+
 impl Document {
     fn read(text: &str) -> Result<Option<Document>, String> {
         let ended = ended(text);
@@ -188,9 +193,17 @@ impl Document {
         let mut nodes: Vec<Node> = Vec::new();
         let mut anchors: HashMap<String, usize> = HashMap::new();
         let mut open: Vec<usize> = Vec::new();
+        let mut scanned = 0usize;
         loop {
             let event = parser.parse().map_err(|error| told(&error))?;
             let line = event.start_mark.line;
+            scanned += open.len();
+            if scanned > MAX_SCANNED {
+                let line = line + 1;
+                return Err(format!(
+                    "yaml: line {line}: too many nodes are nested too deep"
+                ));
+            }
             let (data, anchor) = match event.data {
                 EventData::StreamStart { .. } | EventData::DocumentStart { .. } => continue,
                 EventData::StreamEnd => return Ok(None),

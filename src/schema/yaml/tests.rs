@@ -202,3 +202,12 @@ fn keys_are_in_natural_order() {
         .collect();
     assert_eq!(keys, ["a", "a-b", "a.b", "a2", "a02", "a10", "ab"]);
 }
+
+#[test]
+fn very_many_nodes_are_not_nested_very_deep() {
+    let deep = format!("{}\n{}", "[".repeat(9_990), "a,".repeat(1_400_000));
+    assert_eq!(
+        error(&deep),
+        "yaml: line 2: too many nodes are nested too deep"
+    );
+}
