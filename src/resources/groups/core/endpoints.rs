@@ -148,20 +148,19 @@ fn shown(subsets: &[Value]) -> String {
     if subsets.is_empty() {
         return "<none>".to_owned();
     }
-    let mut all = Vec::new();
+    // Only those that are shown are written: their number is the product of two lengths.
+    let (mut all, mut count) = (Vec::new(), 0usize);
     for subset in subsets {
-        let ips = || {
-            subset
-                .list("addresses")
-                .iter()
-                .map(|address| address.str("ip"))
-        };
+        let addresses = subset.list("addresses");
+        let ips = |left: usize| addresses.iter().map(|address| address.str("ip")).take(left);
         if subset.list("ports").is_empty() {
-            all.extend(ips().map(str::to_owned));
+            count = count.saturating_add(addresses.len());
+            all.extend(ips(SHOWN - all.len()).map(str::to_owned));
         }
         for port in subset.list("ports") {
             let port = port.int("port");
-            all.extend(ips().map(|ip| {
+            count = count.saturating_add(addresses.len());
+            all.extend(ips(SHOWN - all.len()).map(|ip| {
                 if ip.contains(':') {
                     format!("[{ip}]:{port}")
                 } else {
@@ -170,9 +169,43 @@ fn shown(subsets: &[Value]) -> String {
             }));
         }
     }
-    if all.len() <= SHOWN {
-        all.join(",")
-    } else {
-        format!("{} + {} more...", all[..SHOWN].join(","), all.len() - SHOWN)
+    match count - all.len() {
+        0 => all.join(","),
+        more => format!("{} + {more} more...", all.join(",")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_very_many_addresses_three_are_written() {
+        let subset = |addresses: usize, ports: i64| {
+            let mut subset = Value::Object(crate::schema::Object::new());
+            let address = |i| crate::value!({"ip": (format!("10.0.0.{i}"))});
+            let port = |i: i64| crate::value!({"port": (i)});
+            subset.set("addresses", (0..addresses).map(address).collect::<Vec<_>>());
+            subset.set("ports", (1..=ports).map(port).collect::<Vec<_>>());
+            subset
+        };
+        for (subsets, text) in [
+            (vec![], "<none>"),
+            (vec![subset(2, 0)], "10.0.0.0,10.0.0.1"),
+            (
+                vec![subset(1, 2), subset(1, 1)],
+                "10.0.0.0:1,10.0.0.0:2,10.0.0.0:1",
+            ),
+            (
+                vec![subset(2, 2)],
+                "10.0.0.0:1,10.0.0.1:1,10.0.0.0:2 + 1 more...",
+            ),
+            (
+                vec![subset(60_000, 60_000)],
+                "10.0.0.0:1,10.0.0.1:1,10.0.0.2:1 + 3599999997 more...",
+            ),
+        ] {
+            assert_eq!(shown(&subsets), text);
+        }
     }
 }
