@@ -1,5 +1,7 @@
 //! Aggregated cluster roles. Follows k8s.io/kubernetes pkg/controller/clusterroleaggregation.
 
+use indexmap::IndexSet;
+
 use super::Rule;
 use crate::meta::selector::Selector;
 use crate::schema::Value;
@@ -27,19 +29,15 @@ pub fn aggregated(role: &Value, all: &[Value]) -> Result<Option<Vec<Rule>>, Stri
         .filter(|other| other.at("metadata").str("name") != name)
         .collect();
     others.sort_by_key(|other| other.at("metadata").str("name"));
-    let mut rules: Vec<Rule> = Vec::new();
+    let mut rules: IndexSet<Rule> = IndexSet::new();
     for selector in aggregation.list("clusterRoleSelectors") {
         let selector = Selector::from_object(selector)?;
         for other in &others {
             let labels = other.at("metadata").at("labels");
             if selector.matches(|label| labels.at(label).as_str()) {
-                for rule in Rule::all(other) {
-                    if !rules.contains(&rule) {
-                        rules.push(rule);
-                    }
-                }
+                rules.extend(Rule::all(other));
             }
         }
     }
-    Ok(Some(rules))
+    Ok(Some(rules.into_iter().collect()))
 }

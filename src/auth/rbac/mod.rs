@@ -6,10 +6,11 @@ mod aggregation;
 mod escalation;
 mod rule;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use compact_str::{CompactString, format_compact};
+use foldhash::fast::RandomState;
 
 use super::{Attributes, Decision, User};
 use crate::meta::errors::quoted;
@@ -145,10 +146,11 @@ impl Subject {
         })
     }
 
-    fn is(&self, user: &User) -> bool {
+    /// Whether this is a user who is in these groups.
+    fn is(&self, user: &User, groups: &HashSet<&str, RandomState>) -> bool {
         match self.who {
             Who::User => self.name == user.name,
-            Who::Group => user.in_group(&self.name),
+            Who::Group => groups.contains(self.name.as_str()),
         }
     }
 }
@@ -271,6 +273,9 @@ impl Policy {
         mut visit: impl FnMut(&Binding, &Subject, &Rule) -> bool,
     ) -> Vec<String> {
         let mut errors = Vec::new();
+        // A review may name any number of groups, and each as often as it likes.
+        let groups: HashSet<&str, RandomState> =
+            user.groups.iter().map(CompactString::as_str).collect();
         let places: &[&str] = if namespace.is_empty() {
             &[""]
         } else {
@@ -282,11 +287,15 @@ impl Policy {
             };
             let mut bindings = BTreeMap::new();
             let found = of.users.get(&user.name).into_iter();
-            for found in found.chain(user.groups.iter().filter_map(|group| of.groups.get(group))) {
+            for found in found.chain(groups.iter().filter_map(|group| of.groups.get(*group))) {
                 bindings.extend(found.iter());
             }
             for binding in bindings.values() {
-                let Some(subject) = binding.subjects.iter().find(|subject| subject.is(user)) else {
+                let Some(subject) = binding
+                    .subjects
+                    .iter()
+                    .find(|subject| subject.is(user, &groups))
+                else {
                     continue;
                 };
                 match self.role(&binding.role_kind, place, &binding.role) {

@@ -1,7 +1,7 @@
 //! Policy rules: what a rule allows, and whether it covers another. Follows k8s.io/kubernetes
 //! pkg/apis/rbac/v1/evaluation_helpers.go and k8s.io/component-helpers/auth/rbac/validation.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use compact_str::CompactString;
 
@@ -129,31 +129,6 @@ impl Rule {
         parts
     }
 
-    /// Whether this rule allows everything that `part` (from [`Rule::break_down`]) allows.
-    fn covers(&self, part: &Rule) -> bool {
-        let all =
-            |own: &Texts, wanted: &Texts| has(own, ALL) || wanted.iter().all(|text| has(own, text));
-        let resource = |wanted: &CompactString| {
-            has(&self.resources, wanted)
-                || wanted.split_once('/').is_some_and(|(_, subresource)| {
-                    self.resources
-                        .iter()
-                        .any(|own| own.strip_prefix("*/") == Some(subresource))
-                })
-        };
-        let url = |wanted: &CompactString| {
-            self.urls
-                .iter()
-                .any(|own| own == wanted || prefix(own).is_some_and(|p| wanted.starts_with(p)))
-        };
-        all(&self.verbs, &part.verbs)
-            && all(&self.groups, &part.groups)
-            && (has(&self.resources, ALL) || part.resources.iter().all(resource))
-            && (self.names.is_empty()
-                || (!part.names.is_empty() && part.names.iter().all(|name| has(&self.names, name))))
-            && part.urls.iter().all(url)
-    }
-
     /// The rule in one line, as shown in errors.
     pub fn compact(&self) -> String {
         let parts: Vec<String> = [
@@ -192,9 +167,80 @@ impl Rule {
 /// Limit for the number of parts into which rules of a request are split: the lengths of their lists multiply.
 const MAX_PARTS: usize = 100_000;
 
+/// A rule that is asked many times whether it covers others: its lists may be as long as a request.
+struct Held<'a> {
+    verbs: HashSet<&'a str>,
+    groups: HashSet<&'a str>,
+    resources: HashSet<&'a str>,
+    /// The subresources that it allows of any resource.
+    subresources: HashSet<&'a str>,
+    names: HashSet<&'a str>,
+    urls: HashSet<&'a str>,
+    /// The beginnings of URLs.
+    prefixes: Vec<&'a str>,
+}
+
+impl<'a> Held<'a> {
+    fn of(rule: &'a Rule) -> Self {
+        fn set(texts: &Texts) -> HashSet<&str> {
+            texts.iter().map(CompactString::as_str).collect()
+        }
+        let any = rule
+            .resources
+            .iter()
+            .filter_map(|own| own.strip_prefix("*/"));
+        Held {
+            verbs: set(&rule.verbs),
+            groups: set(&rule.groups),
+            resources: set(&rule.resources),
+            subresources: any.collect(),
+            names: set(&rule.names),
+            urls: set(&rule.urls),
+            prefixes: prefixes(rule.urls.iter().filter_map(|url| prefix(url))),
+        }
+    }
+
+    /// Whether this rule allows everything that `wanted` allows.
+    fn covers(&self, wanted: &Rule) -> bool {
+        let all = |own: &HashSet<&str>, wanted: &Texts| {
+            own.contains(ALL) || wanted.iter().all(|text| own.contains(text.as_str()))
+        };
+        let resource = |wanted: &CompactString| {
+            let of_any = wanted.split_once('/');
+            self.resources.contains(wanted.as_str())
+                || of_any.is_some_and(|(_, subresource)| self.subresources.contains(subresource))
+        };
+        let url = |wanted: &CompactString| {
+            self.urls.contains(wanted.as_str()) || begins_with_any(&self.prefixes, wanted)
+        };
+        let name = |name: &CompactString| self.names.contains(name.as_str());
+        all(&self.verbs, &wanted.verbs)
+            && all(&self.groups, &wanted.groups)
+            && (self.resources.contains(ALL) || wanted.resources.iter().all(resource))
+            && (self.names.is_empty()
+                || (!wanted.names.is_empty() && wanted.names.iter().all(name)))
+            && wanted.urls.iter().all(url)
+    }
+}
+
+/// Sorts prefixes, without those that begin with another of them.
+fn prefixes<'a>(all: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut all: Vec<&str> = all.collect();
+    all.sort_unstable();
+    all.dedup_by(|longer, shorter| longer.starts_with(*shorter));
+    all
+}
+
+/// Whether a text begins with one of [`prefixes`]: it can only be the last one that does not sort behind the text.
+fn begins_with_any(prefixes: &[&str], text: &str) -> bool {
+    let behind = prefixes.partition_point(|prefix| *prefix <= text);
+    behind > 0 && text.starts_with(prefixes[behind - 1])
+}
+
 /// What `wanted` allows beyond `held`, split into parts; a rule with very many parts that no single held rule covers is
 /// returned as a whole.
 pub fn missing(held: &[Rule], wanted: &[Rule]) -> Vec<Rule> {
+    let held: Vec<Held<'_>> = held.iter().map(Held::of).collect();
     let mut left = MAX_PARTS;
     let mut missing = Vec::new();
     for rule in wanted {
@@ -394,6 +440,39 @@ mod tests {
                 r#"{NonResourceURLs:["/metrics"], Verbs:["post"]}"#,
             ]
         );
+    }
+
+    #[test]
+    fn a_url_is_covered_by_itself_or_a_beginning_of_it() {
+        let held = [rule(
+            r#"{"verbs":["get"],"nonResourceURLs":["/a*","/a/b*","/b/c","/c/*","/c*"]}"#,
+        )];
+        for (url, covered) in [
+            ("/a", true),
+            ("/a/b/x", true),
+            ("/az", true),
+            ("/b/c", true),
+            ("/b/c/d", false),
+            ("/b", false),
+            ("/c/", true),
+            ("/d", false),
+        ] {
+            let wanted = rule(&format!(
+                r#"{{"verbs":["get"],"nonResourceURLs":["{url}"]}}"#
+            ));
+            assert_eq!(missing(&held, &[wanted]).is_empty(), covered, "{url}");
+        }
+    }
+
+    #[test]
+    fn very_many_names_are_looked_up() {
+        let names = |names: &mut dyn Iterator<Item = usize>| Rule {
+            names: names.map(|n| format!("n{n}").into()).collect(),
+            ..Rule::new(&["get"], &[""], &["pods"])
+        };
+        let held = [names(&mut (0..90_000)), names(&mut (0..80_000))];
+        let wanted = [names(&mut (0..90_001).rev())];
+        assert_eq!(missing(&held, &wanted), [names(&mut (90_000..90_001))]);
     }
 
     #[test]

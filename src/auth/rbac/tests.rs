@@ -442,3 +442,23 @@ fn a_role_gathers_rules_by_selector_and_name_each_once() {
     assert_eq!(verbs, ["list", "get"]);
     assert_eq!(aggregated(&roles[0], &roles), Ok(None));
 }
+
+#[test]
+fn very_many_groups_and_subjects_are_looked_up() {
+    let subjects: Vec<Value> = (0..20_000)
+        .map(|n| who("Group", &format!("a{n}")))
+        .collect();
+    let mut objects = vec![role("ns", "r", read_pods())];
+    objects.extend((0..5).map(|n| {
+        let name = format!("b{n}");
+        binding("ns", &name, "Role/r", Value::Array(subjects.clone()))
+    }));
+    let policy = Policy::from_objects(&objects);
+    let mut groups = vec!["a19999"; 100_000];
+    let others: Vec<String> = (0..50_000).map(|n| format!("other{n}")).collect();
+    groups.extend(others.iter().map(String::as_str));
+    let decided = policy.decide(&User::new("jane", &groups), &list("ns", "secrets"));
+    assert_eq!(decided, Decision::NoOpinion(String::new()));
+    let decided = policy.decide(&User::new("jane", &groups), &list("ns", "pods"));
+    assert!(matches!(decided, Decision::Allow(_)));
+}
