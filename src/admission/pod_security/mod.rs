@@ -6,6 +6,8 @@ mod policy;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
+
 use std::collections::BTreeMap;
 
 use self::checks::Pod;
@@ -101,17 +103,13 @@ fn warn_of_pods(
     enforce: LevelVersion,
 ) -> Vec<String> {
     // First one pod of each controller: its other pods are most likely alike.
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     let (mut first, mut rest) = (Vec::new(), Vec::new());
     for pod in pods.iter().map(std::borrow::Borrow::borrow) {
         let owners = pod.at("metadata").list("ownerReferences");
         match owners.iter().find(|owner| owner.bool("controller")) {
-            Some(owner) if seen.contains(&owner.str("uid")) => rest.push(pod),
-            Some(owner) => {
-                seen.push(owner.str("uid"));
-                first.push(pod);
-            }
-            None => first.push(pod),
+            Some(owner) if !seen.insert(owner.str("uid")) => rest.push(pod),
+            _ => first.push(pod),
         }
     }
     let mut warnings = Vec::new();

@@ -1,7 +1,7 @@
 //! The usage of an object, and the quotas that count it. Follows k8s.io/kubernetes/pkg/quota/v1/evaluator/core
 //! and k8s.io/apiserver/pkg/quota/v1.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use compact_str::CompactString;
 
@@ -125,12 +125,20 @@ impl Evaluator {
                 name.split_once('.')
                     .map_or(("", name), |(plural, group)| (group, plural))
             });
+        let listed: HashSet<&str> = names.iter().copied().collect();
+        let mut seen = HashSet::new();
         let mut out: Vec<Evaluator> = Vec::new();
         for (group, plural) in STATIC.into_iter().chain(counted) {
-            if let Some(evaluator) = Evaluator::of(group, plural)
-                && !evaluator.names(names.iter().copied()).is_empty()
-                && !out.contains(&evaluator)
-            {
+            if !seen.insert((group, plural)) {
+                continue;
+            }
+            let Some(evaluator) = Evaluator::of(group, plural) else {
+                continue;
+            };
+            // The name that was just read needs no search.
+            let counts = matches!(evaluator.kind, Kind::Count(_))
+                && listed.contains(evaluator.count_name().as_str());
+            if counts || !evaluator.names(names.iter().copied()).is_empty() {
                 out.push(evaluator);
             }
         }

@@ -12,6 +12,8 @@ mod core;
 mod discovery;
 mod extensions;
 mod flowcontrol;
+#[cfg(test)]
+mod many;
 mod networking;
 mod node;
 mod policy;

@@ -1,5 +1,7 @@
 //! Webhook configurations.
 
+use indexmap::IndexSet;
+
 use std::collections::BTreeSet;
 
 use super::{
@@ -88,14 +90,16 @@ fn never_asked(rule: &Value) -> Vec<String> {
     {
         return Vec::new();
     }
+    let known = |group: &&str| REVIEWED.iter().any(|(known, _)| known == group);
+    let groups: IndexSet<&str> = texts("apiGroups").filter(known).collect();
+    let known = |resource: &&str| REVIEWED.iter().any(|(_, known)| known == resource);
+    let resources: IndexSet<&str> = texts("resources").filter(known).collect();
     let mut found = Vec::new();
-    for group in texts("apiGroups") {
-        for resource in texts("resources") {
-            let shown = format!("{resource}.{group}");
-            if REVIEWED.contains(&(group, resource)) && !found.contains(&shown) {
-                found.push(shown);
-            }
-        }
+    for group in groups {
+        let of_group = resources
+            .iter()
+            .filter(|resource| REVIEWED.contains(&(group, **resource)));
+        found.extend(of_group.map(|resource| format!("{resource}.{group}")));
     }
     found
 }

@@ -1,5 +1,7 @@
 //! Stateful sets. Follows k8s.io/kubernetes/pkg/registry/apps/statefulset/strategy.go and pkg/apis/apps.
 
+use indexmap::IndexSet;
+
 use crate::meta::errors::{Reason, shown};
 use crate::meta::{At, Errors};
 use crate::meta::{names, table};
@@ -84,7 +86,7 @@ fn validate(object: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mut Errors
         self::spec(was, &checks, before, &mut today);
         if !today.is_empty() {
             checks.lax_template = true;
-            errors.0.truncate(refused);
+            errors.truncate(refused);
             self::spec(spec, &checks, before, errors);
         }
     }
@@ -188,19 +190,14 @@ fn template(spec: At<'_>, checks: &Checks, before: Before<'_>, errors: &mut Erro
         pod.remove("subdomain");
         pod.remove("hostname");
         if !claims.is_empty() {
-            let mut names: Vec<&str> = Vec::with_capacity(claims.len());
-            for claim in claims {
-                let name = claim.at("metadata").str("name");
-                // Of claims of one name there is one volume.
-                if !names.contains(&name) {
-                    names.push(name);
-                }
-            }
+            // Of claims of one name there is one volume.
+            let names = claims.iter().map(|claim| claim.at("metadata").str("name"));
+            let names: IndexSet<&str> = names.collect();
             let own = pod.list("volumes").to_vec();
             let volumes: Vec<Value> = names
                 .iter()
                 .map(|name| value!({"name": (*name), "persistentVolumeClaim": {"claimName": (*name)}}))
-                .chain(own.into_iter().filter(|v| !names.contains(&v.str("name"))))
+                .chain(own.into_iter().filter(|v| !names.contains(v.str("name"))))
                 .collect();
             pod.set("volumes", volumes);
         }

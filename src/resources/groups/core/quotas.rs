@@ -101,6 +101,9 @@ fn applies(scope: &str, resource: &str) -> bool {
 
 /// How many of the resources of a quota a scope cannot tell.
 fn misapplied(spec: &Value, scope: &str) -> usize {
+    if !is_scope(scope) {
+        return 0;
+    }
     spec.entries("hard")
         .filter(|(name, _)| is_standard_quota(name) && !applies(scope, name))
         .count()
@@ -121,6 +124,9 @@ fn scopes(spec: At<'_>, errors: &mut Errors) {
     let scopes = spec.field("scopes");
     let mut set = BTreeSet::new();
     for scope in scopes.list() {
+        if errors.is_full() {
+            return;
+        }
         let scope = scope.as_str().unwrap_or_default();
         if !is_scope(scope) {
             scopes.invalid("unsupported scope", errors);
@@ -140,6 +146,9 @@ fn selector(spec: At<'_>, selector: At<'_>, errors: &mut Errors) {
     let path = expressions.path;
     let mut set = BTreeSet::new();
     for expression in expressions.list() {
+        if errors.is_full() {
+            return;
+        }
         let (scope, operator) = (expression.str("scopeName"), expression.str("operator"));
         if !is_scope(scope) {
             errors.invalid(path.field("scopeName"), scope, "unsupported scope");

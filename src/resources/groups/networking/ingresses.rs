@@ -1,5 +1,7 @@
 //! Ingresses. Follows k8s.io/kubernetes/pkg/registry/networking/ingress/strategy.go and pkg/apis/networking/validation.
 
+use std::collections::HashSet;
+
 use std::collections::BTreeSet;
 
 use crate::meta::{At, Errors, addresses, names, table};
@@ -32,9 +34,10 @@ pub(super) const RULES: Rules = Rules {
             let balancer = status.field("loadBalancer");
             let ingress = balancer.field("ingress");
             let had = old.value.path(&["status", "loadBalancer"]).list("ingress");
+            let had: HashSet<&str> = had.iter().map(|had| had.str("ip")).collect();
             for point in ingress.items() {
                 let ip = point.field("ip");
-                if !had.iter().any(|had| had.str("ip") == ip.str()) {
+                if !had.contains(ip.str()) {
                     ip.checked_if_said(addresses::ip_legacy, errors);
                 }
                 host_name(point.field("hostname"), errors);

@@ -1,6 +1,8 @@
 //! Network policies. Follows k8s.io/kubernetes/pkg/registry/networking/networkpolicy/strategy.go and
 //! pkg/apis/networking/validation.
 
+use std::collections::HashSet;
+
 use crate::meta::{At, Errors, addresses, names, table};
 use crate::resources::groups::core::pods::{cells, defaults};
 use crate::resources::{Generation, Printing, Rules};
@@ -85,9 +87,9 @@ fn spec(spec: At<'_>, old: Option<&Value>, errors: &mut Errors) {
     let selector = spec.field("podSelector");
     let lax = old.is_some_and(|old| At::root(old.at("podSelector")).is_bad_selector());
     selector.label_selector(lax, errors);
-    let mut had: Vec<&str> = Vec::new();
+    let mut had: HashSet<&str> = HashSet::new();
     for (_, block) in old.map(blocks).unwrap_or_default() {
-        had.push(block.str("cidr"));
+        had.insert(block.str("cidr"));
         had.extend(block.list("except").iter().filter_map(Value::as_str));
     }
     for (direction, peers) in DIRECTIONS {
@@ -144,7 +146,7 @@ fn port(port: At<'_>, errors: &mut Errors) {
     }
 }
 
-fn peer(peer: At<'_>, lax: bool, had: &[&str], errors: &mut Errors) {
+fn peer(peer: At<'_>, lax: bool, had: &HashSet<&str>, errors: &mut Errors) {
     let mut said = 0;
     for selector in ["podSelector", "namespaceSelector"] {
         let selector = peer.field(selector);
@@ -164,9 +166,9 @@ fn peer(peer: At<'_>, lax: bool, had: &[&str], errors: &mut Errors) {
     }
 }
 
-fn block(block: At<'_>, had: &[&str], errors: &mut Errors) {
+fn block(block: At<'_>, had: &HashSet<&str>, errors: &mut Errors) {
     let range = |at: At<'_>, errors: &mut Errors| {
-        if !had.contains(&at.str()) {
+        if !had.contains(at.str()) {
             at.checked(addresses::cidr_legacy, errors);
         }
     };

@@ -2,14 +2,14 @@
 //! report the status of a driver's devices (`driver`). Follows AuthorizedForBinding and AuthorizedForDeviceStatus of
 //! k8s.io/kubernetes/pkg/registry/resource/utils.go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
-use super::status::device_of;
+use super::status::{Device, device_of};
 use crate::auth::authorize::forbidden;
 use crate::auth::{Attributes, Decision, accounts};
 use crate::meta::{At, Errors};
 use crate::resources::Cx;
-use crate::schema::Value;
+use crate::schema::{Value, json};
 
 /// Validates a change of the status.
 pub(super) fn judge(status: At<'_>, old: &Value, cx: &Cx<'_>, errors: &mut Errors) {
@@ -83,12 +83,15 @@ fn may(
 /// The drivers whose devices have another state than before, or none any more.
 fn drivers<'a>(new: &'a Value, old: &'a Value) -> BTreeSet<&'a str> {
     let (new, old) = (new.list("devices"), old.list("devices"));
-    let is_in = |list: &[Value], device: &Value| list.contains(device);
-    let told = new.iter().filter(|device| !is_in(old, device));
-    let gone = old.iter().filter(|device| {
-        let mut others = new.iter().map(device_of);
-        !others.any(|other| other == device_of(device))
-    });
+    // In canonical form, equal values are written alike.
+    let had: HashSet<String> = old.iter().map(json::to_string).collect();
+    let told = new
+        .iter()
+        .filter(|device| !had.contains(&json::to_string(device)));
+    let left: HashSet<Device<'_>> = new.iter().map(device_of).collect();
+    let gone = old
+        .iter()
+        .filter(|device| !left.contains(&device_of(device)));
     told.chain(gone)
         .map(|device| device.str("driver"))
         .collect()

@@ -1,6 +1,8 @@
 //! The status of a resource claim. Follows validateResourceClaimStatusUpdate of
 //! k8s.io/kubernetes/pkg/apis/resource/validation and the status strategy of pkg/registry/resource/resourceclaim.
 
+use std::collections::HashSet;
+
 use super::{checks, claims, permissions, requests};
 use crate::meta::errors::Path;
 use crate::meta::{At, Errors, addresses, names};
@@ -23,7 +25,7 @@ pub(super) fn device_of(item: &Value) -> Device<'_> {
     ["driver", "pool", "device", "shareID"].map(|name| item.str(name))
 }
 
-fn allocated(claim: &Value) -> Vec<Device<'_>> {
+fn allocated(claim: &Value) -> HashSet<Device<'_>> {
     let devices = claim.path(&["status", "allocation", "devices"]);
     devices.list("results").iter().map(device_of).collect()
 }
@@ -118,7 +120,7 @@ fn admin(claim: &Value, old: &Value, cx: &Cx<'_>, errors: &mut Errors) {
     }
 }
 
-fn device_status(device: At<'_>, known: &[Device<'_>], errors: &mut Errors) {
+fn device_status(device: At<'_>, known: &HashSet<Device<'_>>, errors: &mut Errors) {
     driver_name(device.field("driver"), errors);
     checks::pool_name(device.field("pool"), errors);
     device.field("device").checked(names::dns1123_label, errors);

@@ -1,7 +1,7 @@
 //! Storage classes and volume attributes classes. Follows k8s.io/kubernetes/pkg/registry/storage/{storageclass,
 //! volumeattributesclass}/strategy.go and pkg/apis/storage/validation.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::core::pods::defaults;
@@ -145,7 +145,7 @@ fn parameters(parameters: At<'_>, may_be_empty: bool, errors: &mut Errors) {
 }
 
 fn topologies(topologies: At<'_>, errors: &mut Errors) {
-    let mut seen: Vec<BTreeMap<&str, BTreeSet<&str>>> = Vec::new();
+    let mut seen: HashMap<BTreeMap<&str, BTreeSet<&str>>, usize> = HashMap::new();
     for (term, value) in topologies.items().zip(topologies.list()) {
         let expressions = term.field("matchLabelExpressions");
         let mut values_by_key = BTreeMap::new();
@@ -168,11 +168,14 @@ fn topologies(topologies: At<'_>, errors: &mut Errors) {
         // Upstream compares with as many empty terms as there are terms: a term without expressions is a duplicate
         // of each of them.
         let empty = topologies.list().len();
-        let twice = seen.iter().filter(|term| **term == values_by_key).count()
-            + if values_by_key.is_empty() { empty } else { 0 };
-        for _ in 0..twice {
+        let more = if values_by_key.is_empty() { empty } else { 0 };
+        let before = seen.entry(values_by_key).or_default();
+        for _ in 0..*before + more {
+            if errors.is_full() {
+                return;
+            }
             errors.duplicate(expressions.path, "");
         }
-        seen.push(values_by_key);
+        *before += 1;
     }
 }

@@ -1,5 +1,7 @@
 //! CSI nodes. Follows k8s.io/kubernetes/pkg/registry/storage/csinode/strategy.go and pkg/apis/storage/validation.
 
+use std::collections::HashMap;
+
 use std::collections::BTreeSet;
 
 use crate::meta::{At, Errors, names, table};
@@ -30,10 +32,14 @@ pub(super) const RULES: Rules = Rules {
         let drivers = drivers.field("drivers");
         self::drivers(drivers, errors);
         let before = old.map_or(&[][..], |old| old.value.at("spec").list("drivers"));
+        let mut named: HashMap<&str, Vec<&Value>> = HashMap::new();
+        for now in drivers.list() {
+            named.entry(now.str("name")).or_default().push(now);
+        }
         for was in before {
-            for now in drivers.list() {
+            for now in named.get(was.str("name")).into_iter().flatten() {
                 let (now, was) = (fixed(now), fixed(was));
-                if now.str("name") == was.str("name") && now != was {
+                if now != was {
                     let shown = crate::schema::internal::shown(&now, "storage.CSINodeDriver");
                     errors.invalid_shown(drivers.path, &shown, "field is immutable");
                 }

@@ -1,5 +1,7 @@
 //! Pod failure policies and success policies of jobs.
 
+use std::collections::HashSet;
+
 use super::{indexes, is_indexed};
 use crate::meta::{At, Errors, names};
 use crate::schema::Value;
@@ -114,11 +116,12 @@ fn exit_codes(codes: At<'_>, spec: &Value, errors: &mut Errors) {
     }
     too_many(values, MAX_CODES, errors);
     let list = values.list();
-    for (i, value) in values.items().enumerate() {
+    let mut seen = HashSet::new();
+    for value in values.items() {
         if operator.str() == "In" && value.int() == Some(0) {
             value.invalid("must not be 0 for the In operator", errors);
         }
-        if list[..i].contains(value.value) {
+        if !seen.insert(value.int()) {
             errors.duplicate(value.path, value.value);
         }
     }

@@ -1,5 +1,7 @@
 //! Nodes themselves. Follows k8s.io/kubernetes/pkg/registry/core/node/strategy.go and pkg/apis/core/validation.
 
+use std::collections::HashSet;
+
 use std::collections::BTreeSet;
 
 use crate::meta::errors::Path;
@@ -286,13 +288,12 @@ fn update(node: At<'_>, old: &Value, errors: &mut Errors) {
     features(node, errors);
     let (spec, before) = (node.field("spec"), old.at("spec"));
     let status = node.field("status");
-    let mut seen: Vec<&Value> = Vec::new();
+    let mut seen: HashSet<String> = HashSet::new();
     let addresses = status.field("addresses");
     for (address, raw) in addresses.items().zip(addresses.list()) {
-        if seen.contains(&raw) {
+        if !seen.insert(json::to_string(raw)) {
             address.duplicate_dump("core.NodeAddress", errors);
         }
-        seen.push(raw);
     }
     let (ranges, had) = (spec.field("podCIDRs"), before.list("podCIDRs"));
     if !had.is_empty() {

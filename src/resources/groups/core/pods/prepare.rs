@@ -1,6 +1,8 @@
 //! Fields of pods that the server sets or resets. Follows the strategies of
 //! k8s.io/kubernetes/pkg/registry/core/pod/strategy.go.
 
+use std::collections::{HashMap, VecDeque};
+
 use super::disabled::{drop_disabled, drop_from_status};
 use super::qos;
 use super::validate::{APP_ARMOR, CONTAINERS, app_armor, overcommits};
@@ -133,22 +135,23 @@ fn keep_observed(status: &mut Value, was: &Value) {
     if status.int(FIELD) == 0 {
         take_over(status, was, &[FIELD]);
     }
-    let mut seen: Vec<String> = Vec::new();
+    let mut before: HashMap<&str, VecDeque<&Value>> = HashMap::new();
+    for condition in was.list("conditions") {
+        before
+            .entry(condition.str("type"))
+            .or_default()
+            .push_back(condition);
+    }
     let conditions = status.get_mut("conditions").and_then(Value::as_array_mut);
     for condition in conditions.into_iter().flatten() {
-        let kind = condition.str("type").to_owned();
-        let before = seen.iter().filter(|known| **known == kind).count();
-        let had = was
-            .list("conditions")
-            .iter()
-            .filter(|condition| condition.str("type") == kind)
-            .nth(before);
+        let had = before
+            .get_mut(condition.str("type"))
+            .and_then(VecDeque::pop_front);
         if condition.int(FIELD) == 0
             && let Some(had) = had
         {
             take_over(condition, had, &[FIELD]);
         }
-        seen.push(kind);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Allocates and releases addresses and node ports when a service is written. Follows beginCreate, beginUpdate and
 //! afterDelete of k8s.io/kubernetes/pkg/registry/core/service/storage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::addresses::{FULL, Pool, give_back};
 use super::families::{self, set_texts, stays_as_it_is, texts};
@@ -292,14 +292,14 @@ impl Allocation<'_> {
         before: &Value,
         ports: &mut Ports<'_>,
     ) -> Result<(), Status> {
-        let had: Vec<i64> = node_ports(before).collect();
+        let had: BTreeSet<i64> = node_ports(before).collect();
         if has_node_ports(before) && matches!(spec.str("type"), "ExternalName" | "ClusterIP") {
             had.iter().for_each(|port| ports.give_back(*port));
         }
         if has_node_ports(spec) {
             let allocates = allocates_ports(spec);
-            let mut seen: Vec<(String, i64)> = Vec::new();
-            let mut taken: Vec<i64> = Vec::new();
+            let mut seen: BTreeSet<(String, i64)> = BTreeSet::new();
+            let mut taken: BTreeSet<i64> = BTreeSet::new();
             for (i, port) in defaults::items(spec, "ports").enumerate() {
                 let mut node = port.int("nodePort");
                 if node == 0 && !allocates {
@@ -312,16 +312,16 @@ impl Allocation<'_> {
                     ports
                         .take(node)
                         .map_err(|why| self.port_refused(i, node, &why))?;
-                    taken.push(node);
+                    taken.insert(node);
                 }
                 let key = (port.str("protocol").to_owned(), node);
                 if seen.contains(&key) {
                     let why = format!("duplicate nodePort: {{{} {}}}", key.0, key.1);
                     return Err(Status::unclassified(why));
                 }
-                seen.push(key);
+                seen.insert(key);
             }
-            let now: Vec<i64> = node_ports(spec).collect();
+            let now: BTreeSet<i64> = node_ports(spec).collect();
             let gone = had.iter().filter(|port| !now.contains(port));
             gone.for_each(|port| ports.give_back(*port));
         }

@@ -1,5 +1,7 @@
 //! Validation of services: ValidateServiceCreate, ValidateServiceUpdate and ValidateServiceStatusUpdate.
 
+use std::collections::HashSet;
+
 use super::{
     HEADLESS, TOPOLOGY_HINTS, TOPOLOGY_MODE, families, is_external, is_named, needs_health_check,
 };
@@ -35,9 +37,10 @@ pub(super) fn service(object: At<'_>, old: Option<At<'_>>, errors: &mut Errors) 
     spec.field("selector").labels(errors);
     affinity(spec, errors);
     families::related(spec, before, errors);
+    let had = before.map_or(&[][..], |before| before.list("externalIPs"));
+    let had: HashSet<Option<&str>> = had.iter().map(Value::as_str).collect();
     for ip in spec.field("externalIPs").items() {
-        let had = before.is_some_and(|before| before.list("externalIPs").contains(ip.value));
-        let wrong = if had {
+        let wrong = if had.contains(&ip.value.as_str()) {
             Vec::new()
         } else {
             addresses::ip_legacy(ip.str())
@@ -114,20 +117,16 @@ fn kind(spec: At<'_>, errors: &mut Errors) {
 fn ports(spec: At<'_>, errors: &mut Errors) {
     let ports = spec.field("ports");
     let several = ports.list().len() > 1;
-    let mut seen: Vec<String> = Vec::new();
-    for port in ports.items() {
+    let mut seen: HashSet<&str> = HashSet::new();
+    for (port, raw) in ports.items().zip(ports.list()) {
         let name = port.field("name");
         if several {
             name.required_checked(names::dns1123_label, errors);
         } else {
             name.checked_if_said(names::dns1123_label, errors);
         }
-        if !name.str().is_empty() {
-            if seen.iter().any(|seen| seen == name.str()) {
-                errors.duplicate(name.path, name.str());
-            } else {
-                seen.push(name.str().to_owned());
-            }
+        if !name.str().is_empty() && !seen.insert(raw.str("name")) {
+            errors.duplicate(name.path, name.str());
         }
         port.field("port")
             .checked_number(names::port_number, errors);
@@ -173,21 +172,20 @@ fn node_ports(spec: At<'_>, errors: &mut Errors) {
             errors.forbidden(node, "may not be used when `type` is 'ClusterIP'");
         }
     }
-    let mut seen: Vec<(&str, i64)> = Vec::new();
+    let mut seen: HashSet<(&str, i64)> = HashSet::new();
     for (port, raw) in ports.items().zip(ports.list()) {
         let key = (raw.str("protocol"), raw.int("nodePort"));
         if key.1 == 0 {
             continue;
         }
-        if seen.contains(&key) {
+        if !seen.insert(key) {
             errors.duplicate(port.path.field("nodePort"), key.1);
         }
-        seen.push(key);
     }
-    let mut seen: Vec<(&str, i64)> = Vec::new();
+    let mut seen: HashSet<(&str, i64)> = HashSet::new();
     for (port, raw) in ports.items().zip(ports.list()) {
         let key = (raw.str("protocol"), raw.int("port"));
-        if seen.contains(&key) {
+        if !seen.insert(key) {
             let same = value!({"protocol": (key.0), "port": (key.1)});
             let shown = internal::shown(&same, "core.ServicePort");
             errors.push(
@@ -196,7 +194,6 @@ fn node_ports(spec: At<'_>, errors: &mut Errors) {
                 format!("Duplicate value: {shown}"),
             );
         }
-        seen.push(key);
     }
 }
 
@@ -210,7 +207,7 @@ fn source_ranges(object: At<'_>, old: Option<At<'_>>, errors: &mut Errors) {
         if !balanced {
             errors.forbidden(path, BALANCED_ONLY);
         }
-        let had: Vec<&str> = old
+        let had: HashSet<&str> = old
             .map(|old| old.value.at("spec").list("loadBalancerSourceRanges"))
             .unwrap_or_default()
             .iter()
@@ -218,7 +215,7 @@ fn source_ranges(object: At<'_>, old: Option<At<'_>>, errors: &mut Errors) {
             .collect();
         for (i, range) in ranges.list().iter().enumerate() {
             let range = range.as_str().unwrap_or_default().trim();
-            if !had.contains(&range) {
+            if !had.contains(range) {
                 for wrong in addresses::cidr_legacy(range) {
                     errors.invalid(path.index(i), range, wrong);
                 }
@@ -381,9 +378,10 @@ pub(super) fn status(object: At<'_>, old: &Value, errors: &mut Errors) {
         return points.forbid_said(why, errors);
     }
     let had = old.path(&["status", "loadBalancer"]).list("ingress");
+    let had: HashSet<&str> = had.iter().map(|had| had.str("ip")).collect();
     for point in points.items() {
         let (ip, mode) = (point.field("ip"), point.field("ipMode"));
-        if !had.iter().any(|had| had.str("ip") == ip.str()) {
+        if !had.contains(ip.str()) {
             ip.checked_if_said(addresses::ip_legacy, errors);
         }
         match (ip.str().is_empty(), mode.is_absent()) {

@@ -1,6 +1,6 @@
 //! Affinity to nodes and pods, and topology spread constraints.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::Before;
 use crate::meta::{At, Errors, names};
@@ -153,15 +153,17 @@ pub(super) fn label_keys(owner: At<'_>, errors: &mut Errors) {
         }
     }
     // Expressions made of these keys are there already: a key that is there twice was in the selector before.
-    let matched = owner.value.list("matchLabelKeys");
+    let matched = owner.value.list("matchLabelKeys").iter().enumerate();
+    let last: HashMap<&str, usize> = matched
+        .filter_map(|(i, key)| Some((key.as_str()?, i)))
+        .collect();
     let mut known: BTreeSet<&str> = selector
         .entries("matchLabels")
         .map(|(key, _)| key.as_str())
         .collect();
     for expression in selector.list("matchExpressions") {
         let key = expression.str("key");
-        let position = matched.iter().rposition(|k| k.as_str() == Some(key));
-        if let Some(i) = position
+        if let Some(&i) = last.get(key)
             && known.contains(key)
         {
             errors.invalid(
@@ -172,9 +174,10 @@ pub(super) fn label_keys(owner: At<'_>, errors: &mut Errors) {
         }
         known.insert(key);
     }
-    let mismatched = owner.value.list("mismatchLabelKeys");
+    let mismatched = owner.value.list("mismatchLabelKeys").iter();
+    let mismatched: HashSet<Option<&str>> = mismatched.map(Value::as_str).collect();
     for key in owner.field("matchLabelKeys").items() {
-        if mismatched.contains(key.value) {
+        if mismatched.contains(&key.value.as_str()) {
             key.invalid(
                 "exists in both matchLabelKeys and mismatchLabelKeys",
                 errors,
@@ -185,6 +188,12 @@ pub(super) fn label_keys(owner: At<'_>, errors: &mut Errors) {
 
 /// Spread constraints: validateTopologySpreadConstraints.
 pub(super) fn spread(list: At<'_>, before: Before<'_>, errors: &mut Errors) {
+    let pair = |value: &'_ Value| {
+        let of = |key| value.str(key).to_owned();
+        (of("topologyKey"), of("whenUnsatisfiable"))
+    };
+    let pairs = list.list().iter().map(pair).enumerate();
+    let last: HashMap<(String, String), usize> = pairs.map(|(i, pair)| (pair, i)).collect();
     for (i, constraint) in list.items().enumerate() {
         let skew = constraint.value.int("maxSkew");
         if skew <= 0 {
@@ -198,14 +207,8 @@ pub(super) fn spread(list: At<'_>, before: Before<'_>, errors: &mut Errors) {
         key.required("can not be empty", errors);
         let action = constraint.field("whenUnsatisfiable");
         action.one_of(&["DoNotSchedule", "ScheduleAnyway"], errors);
-        let pair = |value: &Value| {
-            (
-                value.str("topologyKey").to_owned(),
-                value.str("whenUnsatisfiable").to_owned(),
-            )
-        };
         let own = pair(constraint.value);
-        if list.list()[i + 1..].iter().any(|other| pair(other) == own) {
+        if last.get(&own).is_some_and(|last| *last > i) {
             errors.duplicate(
                 constraint.path.field("{topologyKey, whenUnsatisfiable}"),
                 format!("{{{}, {}}}", own.0, own.1),
@@ -234,7 +237,7 @@ pub(super) fn spread(list: At<'_>, before: Before<'_>, errors: &mut Errors) {
         let refused = errors.0.len();
         label_keys(constraint, errors);
         if errors.0.len() > refused && before.any_spread_keys() {
-            errors.0.truncate(refused);
+            errors.truncate(refused);
             older_label_keys(constraint, errors);
         }
         let selector = constraint.field("labelSelector");
@@ -254,12 +257,11 @@ fn older_label_keys(constraint: At<'_>, errors: &mut Errors) {
             "must not be specified when labelSelector is not set",
         );
     }
+    let expressions = selector.list("matchExpressions").iter();
+    let expressions: HashSet<&str> = expressions.map(|e| e.str("key")).collect();
     for key in keys.items() {
         key.checked(names::qualified_name, errors);
-        let expressions = selector.list("matchExpressions");
-        if selector.at("matchLabels").get(key.str()).is_some()
-            || expressions.iter().any(|e| e.str("key") == key.str())
-        {
+        if selector.at("matchLabels").get(key.str()).is_some() || expressions.contains(key.str()) {
             key.invalid("exists in both matchLabelKeys and labelSelector", errors);
         }
     }

@@ -1,5 +1,7 @@
 //! Annotations of pods with a meaning, and the fields that replaced them.
 
+use std::collections::HashSet;
+
 use super::{Before, CONTAINERS, claims, containers, scheduling, volumes};
 use crate::meta::errors::quoted;
 use crate::meta::{At, Errors};
@@ -50,11 +52,14 @@ pub(super) fn of_pod(annotations: At<'_>, spec: &Value, before: Before<'_>, erro
             seccomp_profile(annotations.field(key), errors);
         }
     }
+    let known: HashSet<&str> = containers(spec)
+        .map(|container| container.str("name"))
+        .collect();
     for (key, profile) in annotations.entries() {
         let Some(name) = key.strip_prefix(APP_ARMOR) else {
             continue;
         };
-        if !containers(spec).any(|container| container.str("name") == name) {
+        if !known.contains(name) {
             errors.invalid(profile.path, name, "container not found");
         }
         let text = profile.str();

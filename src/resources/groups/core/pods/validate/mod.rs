@@ -41,7 +41,7 @@ pub(in crate::resources::groups::core) use security::app_armor;
 pub(in crate::resources::groups) use spec::{template, template_metadata};
 pub(in crate::resources::groups::core) use status::status;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::meta::{At, Errors};
 use crate::schema::Value;
@@ -51,7 +51,7 @@ pub(in crate::resources::groups) fn class_overhead(overhead: At<'_>, errors: &mu
     let scope = Scope {
         spec: &Value::Null,
         before: Before::default(),
-        volumes: Vec::new(),
+        volumes: BTreeMap::new(),
         claims: BTreeSet::new(),
     };
     resources::overhead(overhead, &scope, errors);
@@ -64,17 +64,14 @@ pub(super) struct Scope<'a> {
     /// What it was, for rules that let be what was there already.
     before: Before<'a>,
     /// Sound volumes by their names: only they may be mounted.
-    volumes: Vec<(&'a str, &'a Value)>,
+    volumes: BTreeMap<&'a str, &'a Value>,
     /// Names of the pod's resource claims.
     claims: BTreeSet<&'a str>,
 }
 
 impl<'a> Scope<'a> {
     fn volume(&self, name: &str) -> Option<&'a Value> {
-        self.volumes
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, volume)| *volume)
+        self.volumes.get(name).copied()
     }
 
     /// How long the pod may take to end, in seconds.

@@ -1,28 +1,41 @@
 //! Volume mounts and block devices of containers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{Scope, volumes};
 use crate::meta::{At, Errors};
 use crate::schema::Value;
 
-/// The paths of a list of mounts or devices by the names of volumes; the last of a name counts.
-fn paths<'a>(list: &'a [Value], key: &str) -> Vec<(&'a str, &'a str)> {
-    let mut paths: Vec<(&str, &str)> = Vec::with_capacity(list.len());
-    for item in list {
-        let (name, path) = (item.str("name"), item.str(key));
-        match paths.iter_mut().find(|(known, _)| *known == name) {
-            Some(known) => known.1 = path,
-            None => paths.push((name, path)),
+/// A list of mounts or devices: the names of their volumes, and their paths; the last of a name counts.
+struct Taken<'a> {
+    paths_by_name: HashMap<&'a str, &'a str>,
+    paths: HashSet<&'a str>,
+}
+
+impl<'a> Taken<'a> {
+    fn by(list: &'a [Value], key: &str) -> Self {
+        let named = list.iter().map(|item| (item.str("name"), item.str(key)));
+        let paths_by_name: HashMap<&str, &str> = named.collect();
+        let paths = paths_by_name.values().copied().collect();
+        Taken {
+            paths_by_name,
+            paths,
         }
     }
-    paths
+
+    fn names(&self, volume: &str) -> bool {
+        self.paths_by_name.contains_key(volume)
+    }
+
+    fn has_path(&self, path: &str) -> bool {
+        self.paths.contains(path)
+    }
 }
 
 /// Mounts: ValidateVolumeMounts. Paths of some refusals are the list's.
 pub(super) fn mounts(container: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     let list = container.field("volumeMounts");
-    let devices = paths(container.value.list("volumeDevices"), "devicePath");
+    let devices = Taken::by(container.value.list("volumeDevices"), "devicePath");
     let mut taken = BTreeSet::new();
     for mount in list.items() {
         let (name, path) = (mount.field("name"), mount.field("mountPath"));
@@ -34,10 +47,10 @@ pub(super) fn mounts(container: At<'_>, scope: &Scope<'_>, errors: &mut Errors) 
         if !taken.insert(mount.value.str("mountPath")) {
             path.invalid_text("must be unique", errors);
         }
-        if devices.iter().any(|(known, _)| *known == name.str()) {
+        if devices.names(name.str()) {
             name.invalid_text("must not already exist in volumeDevices", errors);
         }
-        if devices.iter().any(|(_, known)| *known == path.str()) {
+        if devices.has_path(path.str()) {
             path.invalid_text("must not already exist as a path in volumeDevices", errors);
         }
         sub_paths(mount, list, errors);
@@ -106,7 +119,7 @@ pub(super) fn devices(container: At<'_>, scope: &Scope<'_>, errors: &mut Errors)
     if list.list().is_empty() {
         return;
     }
-    let mounts = paths(container.value.list("volumeMounts"), "mountPath");
+    let mounts = Taken::by(container.value.list("volumeMounts"), "mountPath");
     let (mut taken, mut known) = (BTreeSet::new(), BTreeSet::new());
     for device in list.items() {
         let (name, path) = (device.field("name"), device.field("devicePath"));
@@ -136,10 +149,10 @@ pub(super) fn devices(container: At<'_>, scope: &Scope<'_>, errors: &mut Errors)
         } else {
             taken.insert(device.value.str("devicePath"));
         }
-        if mounts.iter().any(|(known, _)| *known == name.str()) {
+        if mounts.names(name.str()) {
             name.invalid_text("must not already exist in volumeMounts", errors);
         }
-        if mounts.iter().any(|(_, known)| *known == path.str()) {
+        if mounts.has_path(path.str()) {
             path.invalid_text("must not already exist as a path in volumeMounts", errors);
         }
         if !name.str().is_empty() {

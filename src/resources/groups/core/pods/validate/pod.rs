@@ -1,5 +1,7 @@
 //! Creation and update of pods.
 
+use std::collections::{HashMap, HashSet};
+
 use super::{Before, annotations, containers, scheduling, spec};
 use crate::meta::errors::quoted;
 use crate::meta::{At, Errors, Path};
@@ -137,14 +139,12 @@ fn deadline(deadline: At<'_>, old: &Value, errors: &mut Errors) -> bool {
 
 /// validateOnlyAddedTolerations
 fn more_tolerations(list: At<'_>, spec: &Value, old: At<'_>, errors: &mut Errors) {
-    let kept = |was: &Value| {
-        list.list().iter().any(|now| {
-            ["key", "operator", "value", "effect"]
-                .iter()
-                .all(|field| now.str(field) == was.str(field))
-        })
-    };
-    if spec.list("tolerations").iter().all(kept) {
+    fn parts(toleration: &Value) -> [&str; 4] {
+        ["key", "operator", "value", "effect"].map(|field| toleration.str(field))
+    }
+    let now: HashSet<[&str; 4]> = list.list().iter().map(parts).collect();
+    let mut was = spec.list("tolerations").iter();
+    if was.all(|was| now.contains(&parts(was))) {
         scheduling::tolerations(list, before(Some(old)), errors);
     } else {
         errors.forbidden(
@@ -156,13 +156,14 @@ fn more_tolerations(list: At<'_>, spec: &Value, old: At<'_>, errors: &mut Errors
 
 /// validateOnlyDeletedSchedulingGates
 fn fewer_gates(list: At<'_>, old: &Value, errors: &mut Errors) {
-    let had = old.list("schedulingGates");
-    let gates = list.list();
+    let had = old.list("schedulingGates").iter();
+    let had: HashSet<&str> = had.map(|gate| gate.str("name")).collect();
+    let gates = list.list().iter().enumerate();
+    let last: HashMap<&str, usize> = gates.map(|(at, gate)| (gate.str("name"), at)).collect();
     for (at, gate) in list.items().enumerate() {
         let name = gate.field("name");
-        let named = |gate: &Value| gate.str("name") == name.str();
         // Told once, where it is said last.
-        if !had.iter().any(named) && !gates[at + 1..].iter().any(named) {
+        if !had.contains(name.str()) && last.get(name.str()) == Some(&at) {
             errors.forbidden(
                 name.path,
                 format!(

@@ -1,6 +1,6 @@
 //! Resource requests and limits of containers and pods.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::Scope;
 use crate::meta::amounts::{Amounts, Side, is_pod_level};
@@ -252,6 +252,13 @@ fn requirements(resources: At<'_>, check: NameCheck, scope: &Scope<'_>, errors: 
 /// A container's claims are the pod's: validateResourceClaimNames.
 fn claims(list: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     let mut known: BTreeSet<String> = BTreeSet::new();
+    // How many requests of each claim were named.
+    let mut parts: HashMap<&str, usize> = HashMap::new();
+    let all: Vec<&str> = scope.claims.iter().copied().collect();
+    let of_pod = match all.as_slice() {
+        [] => " which is empty".to_owned(),
+        all => format!(": {}", all.join(", ")),
+    };
     for claim in list.items() {
         let (name, request) = (claim.value.str("name"), claim.value.str("request"));
         if name.is_empty() {
@@ -269,26 +276,23 @@ fn claims(list: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
             if known.contains(&key) {
                 errors.duplicate(claim.path, key.as_str());
             } else if request.is_empty() {
-                let parts = known
-                    .iter()
-                    .filter(|key| key.split_once('/').is_some_and(|(own, _)| own == name));
-                for _ in 0..parts.count() {
+                for _ in 0..parts.get(name).copied().unwrap_or_default() {
                     errors.duplicate(claim.path, name);
                 }
             }
-            known.insert(key);
+            // The key of a claim is its name up to the first slash.
+            let owner = name.split_once('/').map_or(name, |(owner, _)| owner);
+            let is_part = key.contains('/');
+            if known.insert(key) && is_part {
+                *parts.entry(owner).or_default() += 1;
+            }
         }
-        if !scope.claims.contains(name) {
-            let all: Vec<&str> = scope.claims.iter().copied().collect();
-            let tail = match all.as_slice() {
-                [] => " which is empty".to_owned(),
-                all => format!(": {}", all.join(", ")),
-            };
+        if !scope.claims.contains(name) && !errors.is_full() {
             errors.push(
                 crate::meta::errors::Reason::NotFound,
                 claim.path,
                 format!(
-                    "Not found: {}: must be one of the names in pod.spec.resourceClaims{tail}",
+                    "Not found: {}: must be one of the names in pod.spec.resourceClaims{of_pod}",
                     crate::meta::errors::quoted(name)
                 ),
             );

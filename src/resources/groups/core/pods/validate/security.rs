@@ -1,5 +1,7 @@
 //! Security contexts of pods and containers.
 
+use std::collections::HashSet;
+
 use super::{Before, Scope, volumes, windows};
 use crate::meta::{At, Errors, names};
 use crate::schema::Value;
@@ -150,7 +152,7 @@ pub(in crate::resources::groups::core) fn app_armor(profile: At<'_>, errors: &mu
 }
 
 fn sysctls(list: At<'_>, spec: &Value, before: Before<'_>, errors: &mut Errors) {
-    let mut known: Vec<&str> = Vec::new();
+    let mut known: HashSet<&str> = HashSet::new();
     for sysctl in list.items() {
         let name = sysctl.field("name");
         if name.required("", errors) {
@@ -159,7 +161,7 @@ fn sysctls(list: At<'_>, spec: &Value, before: Before<'_>, errors: &mut Errors) 
                     format!("must have at most {SYSCTL_MAX} characters and match regex {SYSCTL}"),
                     errors,
                 );
-            } else if known.contains(&name.str()) {
+            } else if known.contains(name.str()) {
                 errors.duplicate(name.path, name.str());
             }
         }
@@ -168,7 +170,7 @@ fn sysctls(list: At<'_>, spec: &Value, before: Before<'_>, errors: &mut Errors) 
         {
             name.invalid(wrong, errors);
         }
-        known.push(sysctl.value.str("name"));
+        known.insert(sysctl.value.str("name"));
     }
 }
 

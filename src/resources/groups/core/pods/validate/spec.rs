@@ -19,7 +19,7 @@ pub(super) fn spec(spec: At<'_>, meta: &Value, before: Before<'_>, errors: &mut 
     let mut scope = Scope {
         spec: spec.value,
         before,
-        volumes: Vec::new(),
+        volumes: std::collections::BTreeMap::new(),
         claims: spec
             .value
             .list("resourceClaims")

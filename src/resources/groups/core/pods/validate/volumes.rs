@@ -1,6 +1,6 @@
 //! Volumes of pods, except network and cloud volumes, which are in `sources`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Before, claims, containers, env, projected, sources};
 use crate::meta::errors::quoted;
@@ -135,7 +135,7 @@ pub(super) fn volumes<'v>(
     meta: &Value,
     before: Before<'_>,
     errors: &mut Errors,
-) -> Vec<(&'v str, &'v Value)> {
+) -> BTreeMap<&'v str, &'v Value> {
     let pod = meta.str("name");
     // The claims that will be made for the pod.
     let made: BTreeSet<String> = list
@@ -144,7 +144,7 @@ pub(super) fn volumes<'v>(
         .filter(|volume| !pod.is_empty() && volume.get("ephemeral").is_some())
         .map(|volume| format!("{pod}-{}", volume.str("name")))
         .collect();
-    let mut sound: Vec<(&str, &Value)> = Vec::with_capacity(list.list().len());
+    let mut sound: BTreeMap<&str, &Value> = BTreeMap::new();
     for (i, value) in list.list().iter().enumerate() {
         let volume = At {
             value,
@@ -155,11 +155,11 @@ pub(super) fn volumes<'v>(
         let name = value.str("name");
         let at = volume.field("name");
         at.required_checked(names::dns1123_label, errors);
-        if sound.iter().any(|(known, _)| *known == name) {
+        if sound.contains_key(name) {
             errors.duplicate(at.path, name);
         }
         if errors.0.len() == refused {
-            sound.push((name, value));
+            sound.insert(name, value);
         }
         let claim = volume.field("persistentVolumeClaim");
         let claim = claim.field("claimName");
