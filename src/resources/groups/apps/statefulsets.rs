@@ -206,11 +206,11 @@ fn template(spec: At<'_>, checks: &Checks, before: Before<'_>, errors: &mut Erro
         value: &made,
         path: spec.path.field("template"),
     };
-    if checks.lax_template {
-        validate::template_metadata(at, before, errors);
-    } else {
+    if !checks.lax_template {
         validate::template(at, before, errors);
     }
+    // Upstream looks at labels and annotations a second time.
+    validate::template_metadata(at, before, errors);
 }
 
 fn status(status: At<'_>, errors: &mut Errors) {

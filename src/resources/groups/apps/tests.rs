@@ -109,3 +109,18 @@ fn a_stateful_sets_name_is_a_label() {
         [r#"metadata.name: Invalid value: "a.b": must not contain dots"#]
     );
 }
+
+#[test]
+fn labels_and_annotations_of_a_stateful_sets_template_are_told_twice() {
+    let body = MINIMAL.replace(
+        r#""app":"x"}},"spec""#,
+        r#""app":"x"},"annotations":{"a b":""}},"spec""#,
+    );
+    for (plural, times) in [("deployments", 1), ("statefulsets", 2)] {
+        let told = Trial::of("apps", plural).refusals(&body);
+        let of_notes = told
+            .iter()
+            .filter(|text| text.starts_with("spec.template.annotations: "));
+        assert_eq!(of_notes.count(), times, "{plural}: {told:?}");
+    }
+}
