@@ -40,6 +40,11 @@ fn refusals_are_told_in_order() {
                 "spec.metrics: Forbidden: must specify at least one Object or External metric to support scaling to zero replicas",
             ],
         ),
+        (
+            r#""maxReplicas": 1, "metrics": [{"type": "Nope"}]"#,
+            &[r#"spec.metrics[0].type: Unsupported value: "Nope": supported values: "ContainerResource", "External", "Object", "Pods", "Resource""#;
+                2],
+        ),
     ] {
         assert_eq!(kind.refusals(&body(spec)), refusals, "{spec}");
     }

@@ -128,19 +128,19 @@ fn metrics(spec: At<'_>, lenient: Lenient, errors: &mut Errors) {
     }
 }
 
+/// The types of metrics.
+const KINDS: [&str; 5] = [
+    "ContainerResource",
+    "External",
+    "Object",
+    "Pods",
+    "Resource",
+];
+
 fn metric(at: At<'_>, lenient: Lenient, errors: &mut Errors) {
     let kind = at.field("type");
     kind.required("must specify a metric source type", errors);
-    kind.one_of(
-        &[
-            "ContainerResource",
-            "External",
-            "Object",
-            "Pods",
-            "Resource",
-        ],
-        errors,
-    );
+    kind.one_of(&KINDS, errors);
     let mut there: Vec<&str> = Vec::new();
     for (_, field) in SOURCES {
         let source = at.field(field);
@@ -156,13 +156,14 @@ fn metric(at: At<'_>, lenient: Lenient, errors: &mut Errors) {
         .iter()
         .find(|(name, _)| *name == kind.str())
         .map(|(_, field)| *field);
-    if let Some(field) = expected
-        && !there.contains(&field)
-    {
-        errors.required(
+    match expected {
+        Some(field) if !there.contains(&field) => errors.required(
             at.field(field).path,
             "must populate information for the given metric source",
-        );
+        ),
+        Some(_) => {}
+        // Upstream tells it a second time.
+        None => kind.one_of(&KINDS, errors),
     }
     if there.len() != 1 {
         there.sort_unstable();
