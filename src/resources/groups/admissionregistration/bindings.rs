@@ -21,7 +21,7 @@ pub(super) const VALIDATING: Rules = Rules {
         actions(list, errors);
         static_name(binding, old, errors);
         if !name.str().is_empty() && !list.value.is_empty() {
-            params::may_read_object(binding, old, "validatingadmissionpolicies", cx, errors);
+            params::may_read_object(binding, "validatingadmissionpolicies", cx, errors);
         }
         // What is declared is told last.
         name.required("", errors);
@@ -42,7 +42,7 @@ pub(super) const MUTATING: Rules = Rules {
         let matched = spec.field("matchResources");
         policies::only_mutable(matched.field("resourceRules"), errors);
         static_name(binding, old, errors);
-        params::may_read_object(binding, old, "mutatingadmissionpolicies", cx, errors);
+        params::may_read_object(binding, "mutatingadmissionpolicies", cx, errors);
     },
     internal: "admissionregistration.MutatingAdmissionPolicyBinding",
     ..BINDINGS
