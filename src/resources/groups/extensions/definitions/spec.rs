@@ -216,7 +216,16 @@ fn validate_spec(spec: At<'_>, options: &Options<'_>, errors: &mut Errors) {
             selectable_fields(selectable, schema, "", options, errors);
         }
     }
-    conversion(spec.field("conversion"), options, errors);
+    let conversion = spec.field("conversion");
+    let strategy = conversion.field("strategy");
+    if !conversion.is_absent()
+        && strategy.str() != "None"
+        && spec.value.bool("preserveUnknownFields")
+    {
+        let why = "must be None if spec.preserveUnknownFields is true";
+        errors.invalid(strategy.path, strategy.value, why);
+    }
+    self::conversion(conversion, options, errors);
     if let Some(old) = options.old {
         let old = old.at("spec");
         if options.was_established() {
