@@ -98,23 +98,49 @@ impl Write<'_> {
         }
         (target.resource.rules.defaults)(object, &target.cx());
         key_name(url_name)?;
-        let key = target.resource.key(target.namespace(), url_name);
-        if target.info.subresource.is_empty()
-            && target.resource.rules.create_on_update
-            && target.cluster.store.head(&key).is_none()
-        {
-            let uid = object.at("metadata").str("uid").to_owned();
-            if !uid.is_empty() {
-                return Err(self.wrong_uid(&uid, ""));
-            }
-            // A resourceVersion does not prevent it, but must be valid.
-            let version = object.at("metadata").str("resourceVersion");
-            if !version.is_empty() {
-                parse_uint(version).map_err(Status::unclassified)?;
-            }
-            return self.create(said).await;
+        let may_create =
+            target.info.subresource.is_empty() && target.resource.rules.create_on_update;
+        if may_create {
+            return self.create_or_update(said).await;
         }
         self.update(200, move |_| Ok(said.clone())).await
+    }
+
+    /// Updates the object, or creates it if there is none; decides again if another client created or deleted it
+    /// meanwhile.
+    async fn create_or_update(&mut self, said: Decoded) -> Result<Reply, Status> {
+        let target = self.target;
+        let key = target.resource.key(target.namespace(), &target.info.name);
+        let is_there = || target.cluster.store.head(&key).is_some();
+        let mut tries = TRIES;
+        loop {
+            let (found, warned) = (is_there(), self.warnings.len());
+            let result = if found {
+                self.update(200, |_| Ok(said.clone())).await
+            } else {
+                let meta = said.value.at("metadata");
+                let (uid, version) = (meta.str("uid"), meta.str("resourceVersion"));
+                if !uid.is_empty() {
+                    return Err(self.wrong_uid(uid, ""));
+                }
+                // A resourceVersion does not prevent it, but must be valid.
+                if !version.is_empty() {
+                    parse_uint(version).map_err(Status::unclassified)?;
+                }
+                self.create(said.clone()).await
+            };
+            tries -= 1;
+            match result {
+                Err(status)
+                    if matches!(status.reason, "AlreadyExists" | "NotFound")
+                        && is_there() != found
+                        && tries > 0 =>
+                {
+                    self.warnings.truncate(warned);
+                }
+                result => return result,
+            }
+        }
     }
 
     pub(in crate::api) fn wrong_uid(&self, asked: &str, found: &str) -> Status {
