@@ -349,9 +349,11 @@ pub fn proxy(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
         let asked = super::proxy::Asked::read("node", &call.target.info.name)?;
         let mut backend = endpoint(&call, asked.name)?;
         // The agent itself is contacted with this server's certificate, whatever scheme is requested.
-        if let Ok(port) = asked.port.parse()
-            && port != backend.address.port()
-        {
+        let port = match asked.port {
+            "" => backend.address.port(),
+            port => super::proxy::number(port)?,
+        };
+        if port != backend.address.port() {
             backend = Backend {
                 address: SocketAddr::new(super::proxy::proxyable(backend.address.ip())?, port),
                 tls: Tls::of(asked.scheme),

@@ -81,7 +81,8 @@ fn first_port(pod: &Value) -> Option<u16> {
         .find_map(|port| u16::try_from(port.int("containerPort")).ok())
 }
 
-fn number(port: &str) -> Result<u16, Status> {
+/// The number of a port; no other name of one is known.
+pub(super) fn number(port: &str) -> Result<u16, Status> {
     port.parse().map_err(|_| {
         let why =
             format!("error trying to reach service: dial tcp: lookup tcp/{port}: unknown port");
