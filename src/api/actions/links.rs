@@ -89,8 +89,9 @@ impl Page<'_> {
         Some(format!("{start}{path}{query}"))
     }
 
-    /// Rewrites the links of an HTML page.
-    pub fn html(&self, text: &[u8]) -> Vec<u8> {
+    /// Rewrites the links of an HTML page. None if that makes it too large: each link may grow by the prefix, which is
+    /// much longer than the shortest link.
+    pub fn html(&self, text: &[u8]) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(text.len());
         let mut copied = 0;
         for value in links(text) {
@@ -99,10 +100,13 @@ impl Page<'_> {
                 out.extend_from_slice(&text[copied..value.start]);
                 out.extend_from_slice(link.as_bytes());
                 copied = value.end;
+                if out.len() as u64 > 2 * LARGEST {
+                    return None;
+                }
             }
         }
         out.extend_from_slice(&text[copied..]);
-        out
+        Some(out)
     }
 
     /// Rewrites the links of a body in the given encoding. None for an unknown encoding, or if the decoded page is too
@@ -124,16 +128,23 @@ impl Page<'_> {
         if !is_page {
             return Ok(None);
         }
-        Ok(Some(match encoding {
+        let page = match encoding {
             "" => self.html(body),
+            _ => self.html(&text),
+        };
+        let Some(page) = page else {
+            return Ok(None);
+        };
+        Ok(Some(match encoding {
+            "" => page,
             "gzip" => {
                 let mut out = GzEncoder::new(Vec::new(), Compression::default());
-                out.write_all(&self.html(&text))?;
+                out.write_all(&page)?;
                 out.finish()?
             }
             "deflate" => {
                 let mut out = DeflateEncoder::new(Vec::new(), Compression::best());
-                out.write_all(&self.html(&text))?;
+                out.write_all(&page)?;
                 out.finish()?
             }
             _ => return Ok(None),
@@ -368,13 +379,25 @@ mod tests {
     }
 
     #[test]
+    fn a_page_of_nothing_but_links_stays_as_it_is() {
+        let page = "<a href=/>".repeat(750_000);
+        assert_eq!(PAGE.body("", page.as_bytes()).expect("a page"), None);
+    }
+
+    #[test]
     fn pages_stay_but_for_their_links() {
         let page = "<P a=1><a href=\"/x\" B>\u{e9}</a><a href='y'><script>\"<a href='/z'>\"";
         let through = page.replace("/x", &format!("{}/x", PAGE.prefix));
-        assert_eq!(PAGE.html(page.as_bytes()), through.as_bytes());
+        assert_eq!(
+            PAGE.html(page.as_bytes()).as_deref(),
+            Some(through.as_bytes())
+        );
         let other = [b"<a href=\"/\xff\">".as_slice(), b"\xfe<a href=/>"].concat();
         let end = format!("<a href={}/>", PAGE.prefix);
-        assert!(PAGE.html(&other).ends_with(end.as_bytes()));
+        assert!(
+            PAGE.html(&other)
+                .is_some_and(|page| page.ends_with(end.as_bytes()))
+        );
         let gzip = |text: &[u8]| {
             let mut out = GzEncoder::new(Vec::new(), Compression::default());
             out.write_all(text).expect("memory");
