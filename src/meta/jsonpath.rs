@@ -347,9 +347,15 @@ fn unquoted(text: &str) -> String {
     out
 }
 
+/// How many values a path may find: each repeated `..` multiplies them by the depth.
+const MOST: usize = 1_000_000;
+
 fn walk<'a>(mut found: Vec<&'a Value>, nodes: &'a [Node]) -> Result<Vec<&'a Value>, String> {
     for node in nodes {
         found = step(found, node)?;
+        if found.len() > MOST {
+            return Err(format!("more than {MOST} values"));
+        }
     }
     Ok(found)
 }
@@ -369,7 +375,11 @@ fn step<'a>(input: Vec<&'a Value>, node: &'a Node) -> Result<Vec<&'a Value>, Str
             .into_iter()
             .filter_map(|value| value.as_object()?.get(name))
             .collect()),
-        Node::Wildcard => Ok(input.into_iter().flat_map(children).collect()),
+        Node::Wildcard => Ok(input
+            .into_iter()
+            .flat_map(children)
+            .take(MOST + 1)
+            .collect()),
         Node::Recursive => Ok(recursive(input)),
         Node::Slice(slice) => {
             let mut out = Vec::new();
@@ -378,6 +388,9 @@ fn step<'a>(input: Vec<&'a Value>, node: &'a Node) -> Result<Vec<&'a Value>, Str
                     .as_array()
                     .ok_or_else(|| format!("{} is not array or slice", value.type_name()))?;
                 out.extend(sliced(items, *slice)?);
+                if out.len() > MOST {
+                    break;
+                }
             }
             Ok(out)
         }
@@ -385,6 +398,9 @@ fn step<'a>(input: Vec<&'a Value>, node: &'a Node) -> Result<Vec<&'a Value>, Str
             let mut out = Vec::new();
             for branch in branches {
                 out.extend(walk(input.clone(), branch)?);
+                if out.len() > MOST {
+                    break;
+                }
             }
             Ok(out)
         }
@@ -401,6 +417,9 @@ fn step<'a>(input: Vec<&'a Value>, node: &'a Node) -> Result<Vec<&'a Value>, Str
                         value.type_name()
                     )
                 })?;
+                if out.len() > MOST {
+                    break;
+                }
                 for item in items {
                     if passes(item, left, right, operator)? {
                         out.push(item);
@@ -413,13 +432,17 @@ fn step<'a>(input: Vec<&'a Value>, node: &'a Node) -> Result<Vec<&'a Value>, Str
     }
 }
 
-fn recursive(input: Vec<&Value>) -> Vec<&Value> {
+/// The values, each followed by all below it; those without children are left out.
+fn recursive(mut input: Vec<&Value>) -> Vec<&Value> {
     let mut out = Vec::new();
-    for value in input {
+    input.reverse();
+    while let Some(value) = input.pop()
+        && out.len() <= MOST
+    {
         let below = children(value);
         if !below.is_empty() {
             out.push(value);
-            out.extend(recursive(below));
+            input.extend(below.into_iter().rev());
         }
     }
     out
@@ -553,5 +576,21 @@ mod tests {
         ] {
             assert_eq!(JsonPath::parse(path).unwrap_err(), wrong, "{path}");
         }
+    }
+
+    #[test]
+    fn a_path_that_finds_too_many_values_fails() {
+        let deep = (0..300).fold(Value::Int(1), |value, _| Value::Array(vec![value]));
+        let find = |path: &str| {
+            JsonPath::parse(path)
+                .unwrap()
+                .find(&deep)
+                .map(|found| found.len())
+        };
+        assert_eq!(find("..[*]"), Ok(300));
+        assert_eq!(
+            find(&"..[*]".repeat(20)),
+            Err("more than 1000000 values".to_owned())
+        );
     }
 }
