@@ -104,11 +104,11 @@ fn sweep(value: &mut Value, old: &Value, features: &[Feature]) {
         if !present(value) || present(old) {
             continue;
         }
+        if feature.contains(&STOP_SIGNAL) {
+            drop_signals(value);
+        }
         for path in *feature {
             drop_path(value, path);
-        }
-        if feature.contains(&STOP_SIGNAL) {
-            drop_empty_hooks(value);
         }
     }
 }
@@ -149,12 +149,15 @@ fn drop_path(value: &mut Value, path: &str) {
     }
 }
 
-/// A container whose only hook was a stop signal has none.
-fn drop_empty_hooks(spec: &mut Value) {
+/// Drops stop signals; a container that had no other hook has none then.
+fn drop_signals(spec: &mut Value) {
     for list in CONTAINERS {
         let containers = spec.get_mut(list).and_then(Value::as_array_mut);
         for container in containers.into_iter().flatten() {
-            if container.get("lifecycle").is_some_and(Value::is_empty) {
+            let Some(hooks) = container.get_mut("lifecycle") else {
+                continue;
+            };
+            if hooks.remove("stopSignal").is_some() && hooks.is_empty() {
                 container.remove("lifecycle");
             }
         }

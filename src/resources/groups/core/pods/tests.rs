@@ -110,3 +110,16 @@ fn volumes_get_theirs_and_one_without_a_source_is_an_empty_dir() {
         )
     );
 }
+
+#[test]
+fn an_empty_hook_goes_with_its_stop_signal_only() {
+    let spec = spec(
+        &pods(),
+        r#"{"containers":[{"name":"a","image":"i","lifecycle":{"stopSignal":"SIGUSR1"}},{"name":"b","image":"i","lifecycle":{}}]}"#,
+    );
+    let mut pod: Value = crate::value!({ "spec": spec });
+    super::disabled::drop_disabled(&mut pod, &Value::Null);
+    let containers = pod.at("spec").list("containers");
+    let hooks: Vec<Option<&Value>> = containers.iter().map(|c| c.get("lifecycle")).collect();
+    assert_eq!(hooks, [None, Some(&crate::value!({}))]);
+}
