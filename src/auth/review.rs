@@ -198,14 +198,21 @@ fn field_requirement(requirement: &Value) -> Option<String> {
         "NotIn" => "!=",
         _ => return None,
     };
-    let mut escaped = String::new();
-    for c in value.as_str().unwrap_or_default().chars() {
+    // In a key, too: it would otherwise be read as several terms.
+    let (key, value) = (requirement.str("key"), value.as_str().unwrap_or_default());
+    Some(format!("{}{sign}{}", escaped(key), escaped(value)))
+}
+
+/// A key or a value as it stands in the text of a field selector.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
         if matches!(c, '\\' | ',' | '=') {
             escaped.push('\\');
         }
         escaped.push(c);
     }
-    Some(format!("{}{sign}{escaped}", requirement.str("key")))
+    escaped
 }
 
 fn label_requirement(requirement: &Value) -> Option<String> {

@@ -104,6 +104,11 @@ fn what_is_asked_is_what_a_request_would_want() {
             r#"{"resourceAttributes":{"fieldSelector":{"requirements":[{"key":"spec.nodeName","operator":"In","values":["a,b"]}]}}}"#,
             r"true  *  / / spec.nodeName=a\,b ",
         ),
+        // A key is one key, whatever is in it.
+        (
+            r#"{"resourceAttributes":{"fieldSelector":{"requirements":[{"key":"spec.nodeName=n,x","operator":"In","values":["y"]}]}}}"#,
+            r"true  *  / / spec.nodeName\=n\,x=y ",
+        ),
         (
             r#"{"resourceAttributes":{"fieldSelector":{"requirements":[{"key":"a","operator":"Near"}]},"labelSelector":{"requirements":[{"key":"a","operator":"Exists"},{"key":"b","operator":"Near"}]}}}"#,
             "true  *  / /  a spec.resourceAttributes.fieldSelector ignored due to parse error; spec.resourceAttributes.labelSelector partially ignored due to parse error",
