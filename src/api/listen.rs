@@ -95,17 +95,15 @@ pub async fn serve(
                     }
                     let audit_id = audit_id(request.headers());
                     let judged = authentication.authenticate(request.headers_mut(), &peer);
-                    let mut response = match judged {
-                        Ok((user, warnings)) => {
-                            request.extensions_mut().insert(remote);
-                            let answering = AssertUnwindSafe(server.handle(request, user));
-                            let answered = answering.catch_unwind().await;
-                            let mut response = answered.unwrap_or_else(|_| panicked());
-                            reply::warn(&mut response, &warnings);
-                            response
-                        }
-                        Err(status) => reply::status(&status, request.headers()),
+                    let (user, warnings) = match judged {
+                        Ok((user, warnings)) => (Ok(user), warnings),
+                        Err(status) => (Err(status), Vec::new()),
                     };
+                    request.extensions_mut().insert(remote);
+                    let answering = AssertUnwindSafe(server.handle(request, user));
+                    let answered = answering.catch_unwind().await;
+                    let mut response = answered.unwrap_or_else(|_| panicked());
+                    reply::warn(&mut response, &warnings);
                     response.headers_mut().entry(AUDIT_ID).or_insert(audit_id);
                     Ok::<_, Infallible>(response.map(|body| until(body, ends)))
                 };

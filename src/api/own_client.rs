@@ -92,7 +92,7 @@ impl<'a> Ask<'a> {
                 };
             }
         };
-        let response = server.clone().handle(request, user).await;
+        let response = server.clone().handle(request, Ok(user)).await;
         let status = response.status();
         if status.is_success() {
             let message = String::new();

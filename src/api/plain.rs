@@ -6,7 +6,9 @@ use http::request::Parts;
 use http_body_util::BodyExt as _;
 
 use super::reply::{self, Body};
+use crate::meta::Status;
 use crate::meta::errors::quoted;
+use crate::schema::{Object, json};
 
 /// An error in plain text, of which Go forbids clients to guess another type.
 fn error(code: u16, text: &str, request: &http::HeaderMap) -> Response<Body> {
@@ -27,6 +29,17 @@ pub(super) fn too_many(seconds: i64, request: &http::HeaderMap) -> Response<Body
         .headers_mut()
         .insert(header::RETRY_AFTER, http::HeaderValue::from(seconds));
     response
+}
+
+/// Upstream's response to a request that was not answered in time: a status that names neither its type nor its format.
+pub(super) fn too_late(request: &http::HeaderMap) -> Response<Body> {
+    let why = "Timeout: request did not complete within the allotted timeout";
+    let status = Status::failure(504, "Timeout", why).with_details(Object::new());
+    let mut status = status.to_value();
+    status.remove("kind");
+    status.remove("apiVersion");
+    let text = json::to_string(&status) + "\n";
+    reply::response(504, "text/plain; charset=utf-8", text, request)
 }
 
 /// Upstream's response to an unknown path.

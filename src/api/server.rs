@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::authenticate::Authentication;
 use super::body::{collect, until_dropped};
-use super::flow::{self, Flow, Remote};
+use super::flow::{Flow, Remote};
 use super::info::Info;
 use super::made::Documents;
 use super::metrics::{Labels, Metrics};
@@ -70,8 +70,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Handles one request of a user.
-    pub async fn handle<B>(self: Arc<Self>, request: Request<B>, user: User) -> Response<Body>
+    /// Handles one request of a user, or one whose credentials are refused: upstream looks at those after the path and
+    /// the time limit.
+    pub async fn handle<B>(
+        self: Arc<Self>,
+        request: Request<B>,
+        user: Result<User, Status>,
+    ) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -84,7 +89,7 @@ impl Server {
         let started = Instant::now();
         let underway = self.metrics.begin(&info);
         let response = self
-            .answer(&mut parts, body, info.clone(), query.clone(), user)
+            .answer(&mut parts, body, info.clone(), query.clone(), user, started)
             .await;
         drop(underway);
         let response = self.metrics.end(labels, started.elapsed(), response);
@@ -95,13 +100,15 @@ impl Server {
         }
     }
 
+    /// Answers a request that arrived at `started`, in time.
     async fn answer<B>(
         &self,
         parts: &mut Parts,
         body: B,
         info: Arc<Info>,
         query: Arc<Query>,
-        user: User,
+        user: Result<User, Status>,
+        started: Instant,
     ) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -114,11 +121,43 @@ impl Server {
         if info.undetermined {
             return plain::undetermined(parts);
         }
-        let patience = match patience(&info, &query) {
-            Ok(patience) => patience,
+        let limit = match limit(&info, &query) {
+            Ok(limit) => limit,
             Err(status) => return reply::status(&status, &parts.headers),
         };
-        let user = match self.impersonate(user, &info, &query, &mut parts.headers) {
+        let patience = limit.unwrap_or(LIMIT) / 4;
+        let Some(limit) = limit else {
+            return self
+                .admitted(parts, body, info, query, user, patience)
+                .await;
+        };
+        // A timer may be late, and what it limits is begun before it is looked at.
+        let left = limit.saturating_sub(started.elapsed());
+        if !left.is_zero() {
+            let answered = self.admitted(parts, body, info, query, user, patience);
+            if let Ok(response) = tokio::time::timeout(left, answered).await {
+                return response;
+            }
+        }
+        plain::too_late(&parts.headers)
+    }
+
+    /// Answers a request once it is let in, for which it waits no longer than `patience`.
+    async fn admitted<B>(
+        &self,
+        parts: &mut Parts,
+        body: B,
+        info: Arc<Info>,
+        query: Arc<Query>,
+        user: Result<User, Status>,
+        patience: Duration,
+    ) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let become_user = |user| self.impersonate(user, &info, &query, &mut parts.headers);
+        let user = match user.and_then(become_user) {
             Ok(user) => user,
             Err(status) => return reply::status(&status, &parts.headers),
         };
@@ -406,12 +445,21 @@ impl Server {
 const FLOW_SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
 const PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 
-/// How long a request waits to be let in: a quarter of the time that its client gives it, but no more than of what any
-/// request has. How long a client would wait has to be a span of time, whether or not anything takes so long.
-fn patience(info: &Info, query: &Query) -> Result<Duration, Status> {
+/// How long a request may take that does not say how long, as upstream.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a request may take; None if that has no limit. Its `timeout` counts if it is less than what any request has.
+/// Follows k8s.io/apiserver/pkg/endpoints/filters/request_deadline.go.
+///
+/// # Errors
+/// 400 for a `timeout` that is not a duration.
+fn limit(info: &Info, query: &Query) -> Result<Option<Duration>, Status> {
+    if info.is_long_running() {
+        return Ok(None);
+    }
     let timeout = query.get("timeout").unwrap_or_default();
-    if timeout.is_empty() || info.is_long_running() {
-        return Ok(flow::PATIENCE);
+    if timeout.is_empty() {
+        return Ok(Some(LIMIT));
     }
     let nanos = parse_duration(timeout).map_err(|why| {
         Status::bad_request(format!(
@@ -419,7 +467,38 @@ fn patience(info: &Info, query: &Query) -> Result<Duration, Status> {
         ))
     })?;
     let given = u64::try_from(nanos).ok().filter(|nanos| *nanos > 0);
-    Ok(given.map_or(flow::PATIENCE, |nanos| {
-        flow::PATIENCE.min(Duration::from_nanos(nanos) / 4)
-    }))
+    Ok(Some(given.map_or(LIMIT, |nanos| {
+        LIMIT.min(Duration::from_nanos(nanos))
+    })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_has_the_time_that_it_says_and_no_more_than_a_minute() {
+        let limited = |path: &str, query: &str| {
+            let query = Query::parse(query);
+            limit(&Info::of(&Method::GET, path, &query), &query)
+        };
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for (path, query, expected) in [
+            ("/api/v1/pods", "", seconds(60)),
+            ("/api/v1/pods", "timeout=", seconds(60)),
+            ("/api/v1/pods", "timeout=0", seconds(60)),
+            ("/api/v1/pods", "timeout=-5s", seconds(60)),
+            ("/api/v1/pods", "timeout=1h", seconds(60)),
+            ("/api/v1/pods", "timeout=5s&timeout=1s", seconds(5)),
+            ("/api/v1/pods", "timeout=1ns", Some(Duration::from_nanos(1))),
+            ("/version", "timeout=1m0s", seconds(60)),
+            ("/api/v1/pods", "timeout=5s&watch=1", None),
+            ("/api/v1/pods", "timeout=x&watch=1", None),
+            ("/api/v1/namespaces/n/pods/p/log", "timeout=5s", None),
+        ] {
+            assert_eq!(limited(path, query), Ok(expected), "{path}?{query}");
+        }
+        let refused = limited("/version", "timeout=5").unwrap_err();
+        assert_eq!(refused.code, 400);
+    }
 }

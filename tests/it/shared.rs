@@ -76,7 +76,7 @@ fn server(store: &Arc<dyn Store>, pki: &Pki, ends: &CancellationToken) -> Transp
         api::bootstrap::objects_of_a_new_cluster(&begun).await;
         api::own_service::ensure(&begun).await;
     });
-    Transport::new(move |request, user| server.clone().handle(request, user))
+    Transport::new(move |request, user| server.clone().handle(request, Ok(user)))
 }
 
 fn object<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {

@@ -46,9 +46,6 @@ use crate::meta::time;
 use crate::resources::cluster::Cluster;
 use crate::schema::Value;
 
-/// How long a request waits at most that does not say how long it may take: a quarter of what upstream lets one take.
-pub const PATIENCE: Duration = Duration::from_secs(15);
-
 /// A request came from the network, from this address where the system tells it, and not from within this process, where
 /// one may wait for another.
 #[derive(Clone, Copy)]

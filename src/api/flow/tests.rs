@@ -4,6 +4,9 @@ use super::*;
 use crate::auth::{AUTHENTICATED, MASTERS};
 use crate::schema::json;
 
+/// How long each waits at most.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 fn object(text: &str) -> Arc<Value> {
     Arc::new(json::parse(text.as_bytes()).expect("JSON").value)
 }

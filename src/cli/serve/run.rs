@@ -73,7 +73,7 @@ impl Running {
         let aside = Aside::default();
         let transport = Transport::new(move |request, user| {
             let large = aside::is_large(&request).then(|| aside.clone());
-            let answer = api.clone().handle(request, user);
+            let answer = api.clone().handle(request, Ok(user));
             async move {
                 match large {
                     Some(aside) => aside.answer(Box::pin(answer)).await,
