@@ -20,6 +20,8 @@ pub struct Info {
     pub version: String,
     /// Empty if there is none.
     pub namespace: String,
+    /// The path leads through a namespace, although that may be empty: `/api/v1/namespaces//pods`.
+    pub within: bool,
     /// `pods`
     pub resource: String,
     /// `status`
@@ -101,6 +103,7 @@ impl Info {
         {
             info.namespace = (*namespace).to_owned();
             if parts.len() > 2 && !matches!(parts[2], "status" | "finalize") {
+                info.within = true;
                 parts = &parts[2..];
             }
         }
@@ -373,6 +376,26 @@ mod tests {
             );
         }
         assert!(!Info::of(&Method::GET, "/apis/apps/v1", &Query::parse("")).is_resource);
+    }
+
+    #[test]
+    fn a_path_may_lead_through_a_namespace_without_a_name() {
+        for (path, namespace, within) in [
+            ("/api/v1/namespaces//pods/p", "", true),
+            ("/api/v1/namespaces/a/pods", "a", true),
+            ("/api/v1/watch/namespaces//pods", "", true),
+            ("/api/v1/namespaces/a", "a", false),
+            ("/api/v1/namespaces/a/status", "a", false),
+            ("/api/v1/namespaces//status", "", false),
+            ("/api/v1/pods", "", false),
+        ] {
+            let info = Info::of(&Method::GET, path, &Query::parse(""));
+            assert_eq!(
+                (&*info.namespace, info.within),
+                (namespace, within),
+                "{path}"
+            );
+        }
     }
 
     #[test]

@@ -27,11 +27,7 @@ pub(super) fn find(
     let version = versions.position(|version| version.name == info.version)?;
     let in_scope = match resource.is_custom() {
         true => custom::in_scope(resource, info),
-        false => {
-            resource.namespaced
-                || info.namespace.is_empty()
-                || (&*resource.plural == "namespaces" && !info.name.is_empty())
-        }
+        false => resource.namespaced || !info.within,
     };
     in_scope.then(|| (resource.clone(), version))
 }
@@ -80,7 +76,7 @@ pub(super) fn check_verb(
         return Err(Status::no_such_resource());
     }
     // The old paths name a collection, or one object by namespace and name.
-    let unnamed = target.resource.namespaced && info.namespace.is_empty();
+    let unnamed = target.resource.namespaced && !info.within;
     // A resource that cannot be listed has no path for all namespaces, and proxies had other paths.
     let lists = version.verbs.iter().any(|verb| verb == "list");
     let nowhere = info.verb == "proxy"
@@ -125,8 +121,7 @@ pub(super) fn check_verb(
     {
         return Err(Status::method_not_allowed());
     }
-    if target.resource.namespaced
-        && info.namespace.is_empty()
+    if unnamed
         && matches!(
             info.verb.as_str(),
             "create" | "get" | "update" | "patch" | "delete" | "deletecollection"
@@ -145,8 +140,13 @@ pub(super) fn check_verb(
 pub(super) fn check_name(target: &Target) -> Result<(), Status> {
     let info = &target.info;
     // For writes the body is read first.
-    if !info.path_name.is_empty() && !matches!(&*info.verb, "update" | "patch") {
-        key_name(&info.path_name)?;
+    match &*info.verb {
+        _ if info.path_name.is_empty() => {}
+        "update" | "patch" => {}
+        // What else it may be named after is known to the action.
+        "create" => key_name(&info.path_name)?,
+        _ if info.subresource == "proxy" => key_name(&info.path_name)?,
+        _ => target.check_key(&info.path_name)?,
     }
     if info.verb == "get" && target.query.bool("export") == Some(true) {
         return Err(Status::bad_request(

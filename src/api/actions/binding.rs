@@ -7,7 +7,7 @@ use super::Call;
 use crate::api::reply::Reply;
 use crate::api::verbs::store_failure;
 use crate::api::verbs::write::invalid_object;
-use crate::meta::status::{About, aggregate, key_name};
+use crate::meta::status::{About, aggregate};
 use crate::meta::{At, Errors, Status, names};
 use crate::resources::cluster::Cluster;
 use crate::resources::{cluster, disruption, forms, record};
@@ -31,8 +31,8 @@ async fn run(mut call: Call<'_>) -> Result<Reply, Status> {
     }
     judge(binding)?;
     call.admit(&asked)?;
-    key_name(&name)?;
     let target = call.target;
+    target.check_key(&name)?;
     let about = |kind| About {
         group: "",
         kind,

@@ -92,6 +92,7 @@ impl Eviction<'_> {
     async fn run(&self) -> Result<(), Status> {
         let target = self.target;
         let (namespace, name) = (target.namespace(), target.info.name.as_str());
+        target.check_key(name)?;
         let key = target.resource.key(namespace, name);
         let (pod, rev) = loop {
             let entry = target

@@ -55,6 +55,7 @@ impl<'a> Asked<'a> {
 pub fn pod(call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>> {
     async move {
         let asked = Asked::read("pod", &call.target.info.name)?;
+        call.target.check_key(asked.name)?;
         let namespace = call.target.namespace();
         let pod = call.target.cluster.get("", "pods", namespace, asked.name);
         let pod = pod.ok_or_else(|| Status::not_found(call.target.about(asked.name)))?;
@@ -135,6 +136,9 @@ fn unavailable(why: String) -> Status {
 /// The address and port of an endpoint of a service.
 fn endpoint(call: &Call<'_>, asked: &Asked<'_>) -> Result<(String, u16), Status> {
     let (cluster, namespace) = (&call.target.cluster, call.target.namespace());
+    if namespace.is_empty() {
+        return Err(Status::bad_request("missing required namespace"));
+    }
     let mut port_name = asked.port.to_owned();
     if let Ok(number) = asked.port.parse::<u16>() {
         let service = cluster.get("", "services", namespace, asked.name);

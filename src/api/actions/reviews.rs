@@ -38,6 +38,9 @@ async fn access_review(mut call: Call<'_>, kind: Kind) -> Result<Reply, Status> 
         };
         return Err(Status::invalid(about, &errors));
     }
+    if matches!(kind, Kind::Local) && call.target.namespace().is_empty() {
+        return Err(Status::bad_request("namespace is required on this type: "));
+    }
     call.admit(&asked)?;
     let spec = asked.object.at("spec");
     let user = match kind {

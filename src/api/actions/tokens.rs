@@ -180,6 +180,7 @@ pub(super) fn request(mut call: Call<'_>) -> BoxFuture<'_, Result<Reply, Status>
             );
             return Err(Status::invalid(about(&name), &errors));
         }
+        target.check_key(&name)?;
         let account = target
             .cluster
             .get("", "serviceaccounts", &namespace, &name)

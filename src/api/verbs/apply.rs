@@ -53,6 +53,7 @@ pub async fn apply(write: &mut Write<'_>, bytes: &[u8]) -> Result<Reply, Status>
     let main = target.info.subresource.is_empty();
     let key = target.resource.key(target.namespace(), &target.info.name);
     let applied = Applied::read(bytes)?;
+    target.check_key(&target.info.name)?;
     let missing = || main && target.cluster.store.head(&key).is_none();
     let mut warned = Vec::new();
     let mut result = Err(Status::modified(target.about(&target.info.name)));

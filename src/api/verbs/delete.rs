@@ -439,6 +439,7 @@ impl Write<'_> {
         };
         for entry in &page.entries {
             let name = self.target.resource.split_key(&entry.key).1.to_owned();
+            self.target.check_key(&name)?;
             loop {
                 let Some(current) = self.target.cluster.store.head(&entry.key) else {
                     break;

@@ -15,7 +15,7 @@ use super::info::Info;
 use super::query::Query;
 use crate::auth::User;
 use crate::meta::Status;
-use crate::meta::status::About;
+use crate::meta::status::{About, key_name};
 use crate::resources::cluster::Cluster;
 use crate::resources::{Cx, Resource, Version};
 use crate::store::{Revision, StoreError};
@@ -62,6 +62,18 @@ impl Target {
         } else {
             ""
         }
+    }
+
+    /// Checks whether the request may name an object so: it has a namespace if it needs one, and the name is valid.
+    /// Follows NamespaceKeyFunc of k8s.io/apiserver/pkg/registry/generic/registry/store.go.
+    ///
+    /// # Errors
+    /// 400, which says what is missing or wrong.
+    pub fn check_key(&self, name: &str) -> Result<(), Status> {
+        if self.resource.namespaced && self.info.namespace.is_empty() {
+            return Err(Status::bad_request("Namespace parameter required."));
+        }
+        key_name(name)
     }
 
     /// Whether the object with this name exists and is being deleted.

@@ -131,7 +131,7 @@ impl Write<'_> {
     pub(in crate::api) fn place(&self, object: &mut Value) -> Result<(), Status> {
         let target = self.target;
         let meta = object.object_mut().object_mut("metadata");
-        if target.resource.namespaced {
+        if target.resource.namespaced && !target.info.namespace.is_empty() {
             match meta
                 .get("namespace")
                 .and_then(Value::as_str)

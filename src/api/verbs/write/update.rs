@@ -9,7 +9,6 @@ use crate::admission::Operation;
 use crate::api::custom;
 use crate::api::reply::Reply;
 use crate::api::verbs::delete;
-use crate::meta::status::key_name;
 use crate::meta::strconv::parse_uint;
 use crate::meta::{At, Errors, Path, Status};
 use crate::resources::{cluster, forms, metadata};
@@ -56,7 +55,7 @@ impl Write<'_> {
         mut change: impl FnMut(&Self, Value) -> Result<D, Status>,
     ) -> Result<Reply, Status> {
         let target = self.target;
-        key_name(&target.info.name)?;
+        target.check_key(&target.info.name)?;
         let key = target.resource.key(target.namespace(), &target.info.name);
         let warned = self.warnings.len();
         for _ in 0..TRIES {
@@ -97,7 +96,7 @@ impl Write<'_> {
             _ => {}
         }
         (target.resource.rules.defaults)(object, &target.cx());
-        key_name(url_name)?;
+        target.check_key(url_name)?;
         let may_create =
             target.info.subresource.is_empty() && target.resource.rules.create_on_update;
         if may_create {
