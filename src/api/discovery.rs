@@ -22,7 +22,7 @@ fn group_version(group: &str, version: &str) -> Value {
 /// One group as `/apis` lists it.
 fn group_entry(group: &crate::resources::registry::Group) -> Object {
     let versions: Vec<Value> = group
-        .versions
+        .listed
         .iter()
         .map(|version| group_version(&group.name, version))
         .collect();
@@ -39,8 +39,8 @@ fn group_entry(group: &crate::resources::registry::Group) -> Object {
 /// `/apis`
 pub fn groups(registry: &Registry) -> Value {
     let groups: Vec<Value> = registry
-        .groups()
-        .iter()
+        .listed_groups()
+        .into_iter()
         .filter(|group| !group.name.is_empty())
         .map(|group| Value::Object(group_entry(group)))
         .collect();
@@ -143,7 +143,7 @@ pub fn aggregated(registry: &Registry, core: bool) -> Value {
     for group in registry
         .groups()
         .iter()
-        .filter(|group| group.name.is_empty() == core)
+        .filter(|group| group.name.is_empty() == core && !group.versions.is_empty())
     {
         let mut versions = Vec::new();
         for version in &group.versions {

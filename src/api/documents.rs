@@ -212,7 +212,7 @@ fn root(registry: &Registry) -> Value {
         paths.push(format!("/apis/{}", group.name));
         paths.extend(
             group
-                .versions
+                .listed
                 .iter()
                 .map(|version| format!("/apis/{}/{version}", group.name)),
         );

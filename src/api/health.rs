@@ -9,7 +9,7 @@ use super::flow::stored;
 use super::query::Query;
 use super::reply::{self, Body};
 use super::server::Server;
-use super::{available, definitions, own_records, own_service};
+use super::{available, definitions, own_records, own_service, registered};
 use crate::meta::prometheus::Families;
 use crate::supervise::Health;
 
@@ -171,14 +171,17 @@ const BEGUN: Checks = &[
         "poststarthook/apiservice-status-remote-available-controller",
         Check::Runs(available::TASK),
     ),
-    // Groups and versions are read off the registry when somebody asks: no task registers or discovers them.
+    // Groups and versions are read off the registry when somebody asks: no task discovers them.
     (
         "poststarthook/apiservice-registration-controller",
         Check::Done,
     ),
     ("poststarthook/apiservice-discovery-controller", Check::Done),
-    // API services of what the server serves are made before it listens, with what else a cluster begins with.
-    ("poststarthook/kube-apiserver-autoregistration", Check::Done),
+    // API services of what is built in are made before it listens, with what else a cluster begins with.
+    (
+        "poststarthook/kube-apiserver-autoregistration",
+        Check::Runs(registered::TASK),
+    ),
     ("autoregister-completion", Check::Done),
     // Documents are made when somebody asks for them.
     ("poststarthook/apiservice-openapi-controller", Check::Done),

@@ -27,6 +27,7 @@ pub mod pieces;
 mod plain;
 pub mod query;
 pub mod read;
+pub mod registered;
 mod render;
 pub mod reply;
 mod route;

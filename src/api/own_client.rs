@@ -63,6 +63,14 @@ impl<'a> Ask<'a> {
         }
     }
 
+    /// Adds a body to one that has none: the options of a deletion.
+    pub(super) fn with(self, options: &'a Value) -> Self {
+        Ask {
+            object: Some(options),
+            ..self
+        }
+    }
+
     /// Sets a field manager other than the API server.
     pub(super) fn managed_by(self, manager: &'a str) -> Self {
         Ask { manager, ..self }

@@ -70,7 +70,7 @@ struct Served {
 impl Cluster {
     /// A cluster on a store, initially with the built-in resources.
     pub fn new(store: Arc<dyn Store>, settings: Settings) -> Self {
-        let registry = Registry::serving(std::iter::empty(), settings.node_metrics);
+        let registry = Registry::serving(&Definitions::default(), settings.node_metrics);
         Cluster {
             store,
             settings,
@@ -92,11 +92,10 @@ impl Cluster {
     pub fn registry(&self) -> Arc<Registry> {
         let definitions = self.definitions();
         let served = self.registry.load();
-        if served.definitions.resources.ptr_eq(&definitions.resources) {
+        if served.definitions.objects.ptr_eq(&definitions.objects) {
             return served.registry.clone();
         }
-        let custom = definitions.resources.values();
-        let registry = Arc::new(Registry::serving(custom, self.settings.node_metrics));
+        let registry = Arc::new(Registry::serving(&definitions, self.settings.node_metrics));
         self.registry.store(Arc::new(Served {
             definitions,
             registry: registry.clone(),

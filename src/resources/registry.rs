@@ -6,6 +6,8 @@ use std::sync::{Arc, LazyLock};
 use compact_str::CompactString;
 
 use super::Rules;
+use super::custom::definition::Definitions;
+use crate::meta::version;
 use crate::schema::types::SchemaRef;
 use crate::schema::{Key, Value, builtin, json};
 use crate::store::ResourcePrefix;
@@ -124,10 +126,23 @@ pub struct Registry {
 pub struct Group {
     /// Empty for core.
     pub name: Key,
-    /// Versions, the preferred first.
+    /// Versions with resources, the preferred first.
     pub versions: Vec<Key>,
+    /// Versions in the group's own documents, the preferred first: also those of definitions that are not established.
+    pub listed: Vec<Key>,
     /// Whether it only has custom resources.
     pub custom: bool,
+}
+
+impl Group {
+    fn builtin(name: Key, versions: Vec<Key>) -> Group {
+        Group {
+            name,
+            listed: versions.clone(),
+            versions,
+            custom: false,
+        }
+    }
 }
 
 impl Resource {
@@ -279,6 +294,22 @@ impl Registry {
         &self.groups
     }
 
+    /// The groups in the order of `/apis`: those of definitions by the names of their API services, which begin with the
+    /// version.
+    pub fn listed_groups(&self) -> Vec<&Group> {
+        let mut groups: Vec<&Group> = self.groups.iter().collect();
+        let made = groups.iter().filter(|group| group.custom).count();
+        // They stand together.
+        let first = groups.iter().position(|group| group.custom).unwrap_or(0);
+        groups[first..first + made].sort_by_cached_key(|group| {
+            let versions = group.listed.iter();
+            versions
+                .map(|version| service_name(&group.name, version))
+                .min()
+        });
+        groups
+    }
+
     /// The group called `name`.
     pub fn group(&self, name: &str) -> Option<&Group> {
         self.groups.iter().find(|group| group.name == name)
@@ -286,43 +317,43 @@ impl Registry {
 
     /// The built-in resources, those of CustomResourceDefinitions, and, if `metrics`, resource metrics. A definition
     /// in a built-in group is not served, and replaces nothing.
-    pub fn serving<'a>(custom: impl Iterator<Item = &'a Arc<Resource>>, metrics: bool) -> Registry {
+    pub fn serving(definitions: &Definitions, metrics: bool) -> Registry {
         let mut registry = Self::builtin().clone();
-        let mut names: Vec<Key> = Vec::new();
         let own = Self::builtin();
-        for resource in custom.filter(|resource| own.group(&resource.group).is_none()) {
-            if !names.contains(&resource.group) {
-                names.push(resource.group.clone());
-            }
-            registry.resources.insert(
-                (resource.group.clone(), resource.plural.clone()),
-                resource.clone(),
-            );
-        }
-        names.sort();
-        for name in names {
-            let mut versions: Vec<Key> = Vec::new();
-            for resource in registry
-                .resources
-                .values()
-                .filter(|resource| resource.group == name)
-            {
-                for version in &resource.versions {
-                    if !versions.contains(&version.name) {
-                        versions.push(version.name.clone());
-                    }
-                }
-            }
-            if versions.is_empty() {
+        let mut groups: HashMap<Key, Group> = HashMap::new();
+        for (group, version) in definitions
+            .objects
+            .values()
+            .flat_map(|object| served(object))
+        {
+            if own.group(group).is_some() {
                 continue;
             }
-            versions.sort_by(|a, b| crate::meta::version::compare(b, a));
-            registry.groups.push(Group {
-                name,
-                versions,
+            let made = groups.entry(group.into()).or_insert_with(|| Group {
+                name: group.into(),
+                versions: Vec::new(),
+                listed: Vec::new(),
                 custom: true,
             });
+            once(&mut made.listed, &version.into());
         }
+        for resource in definitions.resources.values() {
+            let Some(made) = groups.get_mut(&resource.group) else {
+                continue;
+            };
+            for version in &resource.versions {
+                once(&mut made.versions, &version.name);
+            }
+            let place = (resource.group.clone(), resource.plural.clone());
+            registry.resources.insert(place, resource.clone());
+        }
+        let mut groups: Vec<Group> = groups.into_values().collect();
+        groups.sort_by(|a, b| a.name.cmp(&b.name));
+        for group in &mut groups {
+            group.versions.sort_by(|a, b| version::compare(b, a));
+            group.listed.sort_by(|a, b| version::compare(b, a));
+        }
+        registry.groups.append(&mut groups);
         if metrics {
             registry.add_metrics();
         }
@@ -350,11 +381,26 @@ impl Registry {
             self.resources.insert(place, Arc::new(resource));
         }
         self.groups.retain(|other| other.name != group);
-        self.groups.push(Group {
-            name: group,
-            versions: vec![version],
-            custom: false,
-        });
+        self.groups.push(Group::builtin(group, vec![version]));
+    }
+}
+
+/// The name of the API service of a group and version.
+pub fn service_name(group: &str, version: &str) -> String {
+    format!("{version}.{group}")
+}
+
+/// The group and version of each version that a definition serves, whether it is established or not.
+pub fn served(definition: &Value) -> impl Iterator<Item = (&str, &str)> {
+    let spec = definition.at("spec");
+    let versions = spec.list("versions").iter();
+    let served = versions.filter(|version| version.bool("served"));
+    served.map(|version| (spec.str("group"), version.str("name")))
+}
+
+fn once(list: &mut Vec<Key>, one: &Key) {
+    if !list.contains(one) {
+        list.push(one.clone());
     }
 }
 
@@ -428,21 +474,12 @@ fn load() -> Registry {
     let aggregated = document(include_bytes!("documents/aggregated-apis.json"));
     let columns = document(include_bytes!("documents/columns.json"));
 
-    let mut groups = vec![Group {
-        name: Key::default(),
-        versions: vec![Key::from("v1")],
-        custom: false,
-    }];
+    let mut groups = vec![Group::builtin(Key::default(), vec![Key::from("v1")])];
     for item in aggregated.list("items") {
-        groups.push(Group {
-            name: item.at("metadata").str("name").into(),
-            versions: item
-                .list("versions")
-                .iter()
-                .map(|version| Key::from(version.str("version")))
-                .collect(),
-            custom: false,
-        });
+        let versions = item.list("versions").iter();
+        let versions = versions.map(|version| Key::from(version.str("version")));
+        let name = item.at("metadata").str("name").into();
+        groups.push(Group::builtin(name, versions.collect()));
     }
     let mut resources: HashMap<(Key, Key), Resource> = HashMap::new();
     for group in &groups {

@@ -17,7 +17,9 @@ use crate::api::authenticate::Authentication;
 use crate::api::flow::stored;
 use crate::api::own_records::{self, Records};
 use crate::api::server::Server;
-use crate::api::{available, bootstrap, definitions, listen, node_metrics, own_service};
+use crate::api::{
+    available, bootstrap, definitions, listen, node_metrics, own_service, registered,
+};
 use crate::auth::authorize::Authorizers;
 use crate::client::{Settings, Transport};
 use crate::controllers::manager::Manager;
@@ -167,6 +169,9 @@ fn keep(tasks: &Supervisor, server: &Arc<Server>, records: Records, store: &Arc<
     });
     keep(available::TASK, |server, ends| {
         available::keep(server, ends).boxed()
+    });
+    keep(registered::TASK, |server, ends| {
+        registered::keep(server, ends).boxed()
     });
     keep(own_service::TASK, |server, ends| {
         own_service::keep(server, ends).boxed()
