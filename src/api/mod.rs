@@ -34,6 +34,7 @@ mod route;
 pub mod server;
 mod spoken;
 pub mod table;
+pub mod used;
 pub mod verbs;
 mod wake;
 

@@ -11,6 +11,8 @@ use crate::auth::{AUTHENTICATED, MASTERS, User};
 use crate::resources::owners;
 use crate::schema::{Value, json};
 
+const APPLY: &str = "application/apply-patch+yaml";
+
 /// A request of the server itself.
 pub(super) struct Ask<'a> {
     method: Method,
@@ -38,8 +40,13 @@ pub(super) fn put<'a>(path: &'a str, object: &'a Value) -> Ask<'a> {
 
 /// Applies an object at `path`, with force.
 pub(super) fn apply<'a>(path: &'a str, object: &'a Value) -> Ask<'a> {
-    const APPLY: &str = "application/apply-patch+yaml";
     Ask::new(Method::PATCH, APPLY, path, Some(object))
+}
+
+/// Changes the object at `path` by a merge patch.
+pub(super) fn merge<'a>(path: &'a str, patch: &'a Value) -> Ask<'a> {
+    const MERGE: &str = "application/merge-patch+json";
+    Ask::new(Method::PATCH, MERGE, path, Some(patch))
 }
 
 /// Deletes the object at `path`.
@@ -83,7 +90,9 @@ impl<'a> Ask<'a> {
         let (path, manager) = (self.path, self.manager);
         let uri = match self.method {
             Method::DELETE => path.to_owned(),
-            Method::PATCH => format!("{path}?fieldManager={manager}&force=true"),
+            Method::PATCH if self.content_type == APPLY => {
+                format!("{path}?fieldManager={manager}&force=true")
+            }
             _ => format!("{path}?fieldManager={manager}"),
         };
         let request = Request::builder()

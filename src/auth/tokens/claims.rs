@@ -20,6 +20,47 @@ pub const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 /// The label of a secret whose token is no longer accepted.
 const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
 
+/// The label of a secret that says on which day its token was last used.
+pub const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
+
+/// The use of a secret's token on a day that the secret does not say yet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Use {
+    /// The secret's namespace.
+    pub namespace: CompactString,
+    /// Its name.
+    pub secret: CompactString,
+    /// Its uid.
+    pub uid: CompactString,
+    /// The day in UTC: `2026-01-31`.
+    pub day: CompactString,
+}
+
+impl Use {
+    /// The use of the token in `secret` at `now`; `None` if its label says that day, or the next one, which another
+    /// server with a faster clock has written.
+    fn of(secret: &Value, now: i64) -> Option<Use> {
+        let meta = secret.at("metadata");
+        let said = meta.at("labels").str(LAST_USED);
+        let (today, tomorrow) = (day(now), day(now + DAY));
+        (said != today && said != tomorrow).then(|| Use {
+            namespace: meta.str("namespace").into(),
+            secret: meta.str("name").into(),
+            uid: meta.str("uid").into(),
+            day: today,
+        })
+    }
+}
+
+/// A day in seconds.
+const DAY: i64 = 24 * 60 * 60;
+
+/// The day in UTC of a time.
+fn day(at: i64) -> CompactString {
+    let text = time::print(at);
+    text.split('T').next().unwrap_or_default().into()
+}
+
 /// An object that a token is bound to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
@@ -265,6 +306,7 @@ impl Claims {
     }
 
     /// The user of the token `text`, if all objects to which it is bound exist in `world`; and the objects checked.
+    /// `used` says what the token's secret does not say yet of its use, even if it is refused.
     ///
     /// # Errors
     /// The object that is gone.
@@ -274,6 +316,7 @@ impl Claims {
         text: &str,
         now: i64,
         warnings: &mut Vec<String>,
+        used: &mut Option<Use>,
     ) -> Result<(User, Seen), Refusal> {
         let mut seen = Seen::default();
         let user = match self {
@@ -316,7 +359,15 @@ impl Claims {
                 if accounts::split(subject) != Some((namespace, &account.name)) {
                     return Err("sub claim is invalid".into());
                 }
-                legacy(world, namespace, account, secret, text, &mut seen, warnings)?
+                let token = Held {
+                    world,
+                    namespace,
+                    account,
+                    secret,
+                    text,
+                    now,
+                };
+                token.user(warnings, used)?
             }
         };
         Ok((user, seen))
@@ -412,57 +463,70 @@ impl Look<'_> {
     }
 }
 
-fn legacy(
-    world: &World,
-    namespace: &str,
-    account: &Reference,
-    secret: &str,
-    text: &str,
-    seen: &mut Seen,
-    warnings: &mut Vec<String>,
-) -> Result<User, Refusal> {
-    let ends = |object: &Value| object.at("metadata").get("deletionTimestamp").is_some();
-    let found = seen
-        .look(world, SECRETS, namespace, secret)
-        .filter(|found| !ends(found))
-        .ok_or("Token has been invalidated")?;
-    let held = STANDARD
-        .decode(found.at("data").str("token"))
-        .unwrap_or_default();
-    if !same(&held, text.as_bytes()) {
-        return Err("Token does not match server's copy".into());
+/// A token that a secret holds.
+struct Held<'a> {
+    world: &'a World,
+    namespace: &'a str,
+    account: &'a Reference,
+    secret: &'a str,
+    text: &'a str,
+    now: i64,
+}
+
+impl Held<'_> {
+    fn user(&self, warnings: &mut Vec<String>, used: &mut Option<Use>) -> Result<User, Refusal> {
+        let Held {
+            world,
+            namespace,
+            account,
+            secret,
+            ..
+        } = *self;
+        let mut seen = Seen::default();
+        let ends = |object: &Value| object.at("metadata").get("deletionTimestamp").is_some();
+        let found = seen
+            .look(world, SECRETS, namespace, secret)
+            .filter(|found| !ends(found))
+            .ok_or("Token has been invalidated")?;
+        let held = STANDARD
+            .decode(found.at("data").str("token"))
+            .unwrap_or_default();
+        if !same(&held, self.text.as_bytes()) {
+            return Err("Token does not match server's copy".into());
+        }
+        let holder = seen
+            .look(world, ACCOUNTS, namespace, &account.name)
+            .ok_or_else(|| not_found("serviceaccounts", &account.name))?;
+        if ends(&holder) {
+            return Err(format!(
+                "ServiceAccount {namespace}/{} has been deleted",
+                account.name
+            ));
+        }
+        let uid = holder.at("metadata").str("uid");
+        if uid != account.uid {
+            return Err(format!(
+                "ServiceAccount UID ({uid}) does not match claim ({})",
+                account.uid
+            ));
+        }
+        *used = Use::of(&found, self.now);
+        if !found
+            .path(&["metadata", "labels", INVALID_SINCE])
+            .is_empty()
+        {
+            return Err(format!(
+                "the token in secret {namespace}/{secret} for service account {namespace}/{} has been marked invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the '{INVALID_SINCE}' label from the secret to temporarily allow use of this token",
+                account.name
+            ));
+        }
+        if holder
+            .list("secrets")
+            .iter()
+            .any(|reference| reference.str("name") == secret)
+        {
+            warnings.push("Use tokens from the TokenRequest API or manually created secret-based tokens instead of auto-generated secret-based tokens.".into());
+        }
+        Ok(user_of(namespace, account))
     }
-    let holder = seen
-        .look(world, ACCOUNTS, namespace, &account.name)
-        .ok_or_else(|| not_found("serviceaccounts", &account.name))?;
-    if ends(&holder) {
-        return Err(format!(
-            "ServiceAccount {namespace}/{} has been deleted",
-            account.name
-        ));
-    }
-    let uid = holder.at("metadata").str("uid");
-    if uid != account.uid {
-        return Err(format!(
-            "ServiceAccount UID ({uid}) does not match claim ({})",
-            account.uid
-        ));
-    }
-    if !found
-        .path(&["metadata", "labels", INVALID_SINCE])
-        .is_empty()
-    {
-        return Err(format!(
-            "the token in secret {namespace}/{secret} for service account {namespace}/{} has been marked invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the '{INVALID_SINCE}' label from the secret to temporarily allow use of this token",
-            account.name
-        ));
-    }
-    if holder
-        .list("secrets")
-        .iter()
-        .any(|reference| reference.str("name") == secret)
-    {
-        warnings.push("Use tokens from the TokenRequest API or manually created secret-based tokens instead of auto-generated secret-based tokens.".into());
-    }
-    Ok(user_of(namespace, account))
 }

@@ -9,15 +9,15 @@ pub mod file;
 pub mod jwt;
 pub mod keys;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
-use tokio::sync::SetOnce;
+use tokio::sync::{Notify, SetOnce};
 
-use claims::{Claims, LEGACY_ISSUER, Seen};
+use claims::{Claims, LEGACY_ISSUER, Seen, Use};
 use file::TokenFile;
 use keys::{PublicKey, Signer};
 
@@ -122,6 +122,34 @@ pub struct Tokens {
     keys: KeyRing,
     file: Option<TokenFile>,
     known: Mutex<HashMap<[u8; 32], Arc<Known>>>,
+    /// What secrets do not say yet of the use of their tokens.
+    pub uses: Uses,
+}
+
+/// The uses of secrets' tokens that are still to be written down: no more than there are such secrets.
+#[derive(Default)]
+pub struct Uses {
+    open: Mutex<HashSet<Use>>,
+    told: Notify,
+}
+
+impl Uses {
+    fn tell(&self, one: Use) {
+        self.open.lock().insert(one);
+        self.told.notify_one();
+    }
+
+    /// Takes them, and waits until there are any.
+    pub async fn take(&self) -> Vec<Use> {
+        loop {
+            let open = std::mem::take(&mut *self.open.lock());
+            if !open.is_empty() {
+                return open.into_iter().collect();
+            }
+            // Whoever tells of one between these lines has left a permit.
+            self.told.notified().await;
+        }
+    }
 }
 
 /// A token with a verified signature.
@@ -157,6 +185,7 @@ impl Tokens {
             keys,
             file,
             known: Mutex::default(),
+            uses: Uses::default(),
         }
     }
 
@@ -240,9 +269,14 @@ impl Tokens {
         {
             return found(proof.1.clone());
         }
-        let told = warnings.len();
-        let (user, seen) = known.claims.user(&world, text, now, warnings)?;
-        if warnings.len() == told {
+        let mut used = None;
+        let judged = known.claims.user(&world, text, now, warnings, &mut used);
+        if let Some(used) = used {
+            self.uses.tell(used);
+        }
+        let (user, seen) = judged?;
+        // What is told of a secret's token depends on the day, too: it is checked at each use.
+        if matches!(known.claims, Claims::Bound { .. }) {
             known.proof.store(Some(Arc::new((seen, user.clone()))));
         }
         found(user)

@@ -1,3 +1,5 @@
+use futures::FutureExt as _;
+
 use super::claims::{Bound, Reference, Wanted};
 use super::*;
 use crate::resources::{Registry, record};
@@ -330,6 +332,21 @@ fn the_token_of_a_secret_is_good_while_the_secret_holds_it() {
     let invalid = r#""kubernetes.io/legacy-token-invalid-since":"2020-01-01""#;
     trial.put("secrets", "ns", &secret(invalid, &held));
     assert!(trial.told(&token).contains("has been marked invalid"));
+    let used = trial.tokens.uses.take().now_or_never().unwrap();
+    let told: Vec<_> = used.iter().map(|one| (&*one.secret, &*one.uid)).collect();
+    assert_eq!(told, [("old", "uo")], "its use is told, even in vain");
+    for (label, told) in [(0, false), (1, false), (-1, true), (2, true)] {
+        let at = crate::meta::time::print(NOW + label * 86_400);
+        let day = at.split('T').next().unwrap();
+        let label = format!(r#""kubernetes.io/legacy-token-last-used":"{day}""#);
+        trial.put("secrets", "ns", &secret(&label, &held));
+        assert_eq!(trial.told(&token), "system:serviceaccount:ns:app ua ");
+        assert_eq!(
+            trial.tokens.uses.take().now_or_never().is_some(),
+            told,
+            "{day}"
+        );
+    }
     trial.put("secrets", "ns", &secret("", &held));
     trial.put(
         "serviceaccounts",

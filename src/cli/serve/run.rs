@@ -18,7 +18,7 @@ use crate::api::flow::stored;
 use crate::api::own_records::{self, Records};
 use crate::api::server::Server;
 use crate::api::{
-    available, bootstrap, definitions, listen, node_metrics, own_service, registered,
+    available, bootstrap, definitions, listen, node_metrics, own_service, registered, used,
 };
 use crate::auth::authorize::Authorizers;
 use crate::client::{Settings, Transport};
@@ -173,6 +173,7 @@ fn keep(tasks: &Supervisor, server: &Arc<Server>, records: Records, store: &Arc<
     keep(registered::TASK, |server, ends| {
         registered::keep(server, ends).boxed()
     });
+    keep(used::TASK, |server, ends| used::keep(server, ends).boxed());
     keep(own_service::TASK, |server, ends| {
         own_service::keep(server, ends).boxed()
     });
