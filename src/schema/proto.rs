@@ -498,11 +498,11 @@ fn put_struct(out: &mut Vec<u8>, object: &Object, fields: &Struct, within: &[u32
     let mut written: Vec<u32> = Vec::new();
     for (name, field) in &fields.fields {
         match field.within.strip_prefix(within) {
-            Some([]) => {
-                if let Some(value) = object.get(name) {
-                    put_member(out, value, field);
-                }
-            }
+            Some([]) => match object.get(name) {
+                Some(value) => put_member(out, value, field),
+                None if !field.pointer => put_zero(out, field.proto.0, &field.schema),
+                None => {}
+            },
             Some([number, ..]) if !written.contains(number) => {
                 written.push(*number);
                 let mut inner = Vec::new();
@@ -512,6 +512,25 @@ fn put_struct(out: &mut Vec<u8>, object: &Object, fields: &Struct, within: &[u32
             _ => {}
         }
     }
+}
+
+/// Writes the zero value of a field that Go does not hold by pointer: upstream writes those, but no empty lists, maps
+/// and bytes.
+fn put_zero(out: &mut Vec<u8>, number: u32, schema: &Schema) {
+    let zero = match &schema.shape {
+        _ if number == 0 => return,
+        Shape::Map(_) | Shape::List(_) | Shape::Bytes | Shape::OneOf(_) => return,
+        Shape::Integer(_) => Value::Int(0),
+        Shape::Boolean => Value::Bool(false),
+        Shape::Number => Value::Float(0.0),
+        Shape::Struct(_) => Object::new().into(),
+        Shape::IntOrString => Value::Int(0),
+        Shape::String => Value::from(""),
+        Shape::Quantity => Value::from("0"),
+        // A message without contents.
+        Shape::Time | Shape::MicroTime | Shape::Any => return put_bytes(out, number, b""),
+    };
+    put_field(out, number, &zero, schema);
 }
 
 fn put_member(out: &mut Vec<u8>, value: &Value, field: &Field) {
@@ -606,6 +625,20 @@ mod tests {
         let bytes = write(&value, schema);
         assert_eq!(bytes, b"\x22\x00");
         assert_eq!(read(&bytes, schema).unwrap(), value);
+    }
+
+    #[test]
+    fn zeros_are_written_but_of_what_go_holds_by_pointer() {
+        let schema = builtin::named("io.k8s.api.core.v1.ContainerPort");
+        let value = json::parse(br#"{"containerPort":80}"#).unwrap().value;
+        let bytes = write(&value, schema);
+        assert_eq!(bytes, b"\x0a\0\x10\0\x18\x50\x22\0\x2a\0");
+        let schema = builtin::named("io.k8s.api.core.v1.HTTPGetAction");
+        let bytes = write(&Object::new().into(), schema);
+        assert_eq!(bytes, b"\x0a\0\x12\x06\x08\0\x10\0\x1a\0\x1a\0\x22\0");
+        // Neither an optional object nor an empty list.
+        let schema = builtin::named("io.k8s.api.apps.v1.DeploymentStrategy");
+        assert_eq!(write(&Object::new().into(), schema), b"\x0a\0");
     }
 
     #[test]
