@@ -221,3 +221,19 @@ async fn who_stops_in_the_middle_is_cut_off() {
         200
     );
 }
+
+#[tokio::test]
+async fn paths_and_time_limits_are_looked_at_before_credentials() {
+    let server = Server::in_memory(&["--controllers=-*"]);
+    let mut nobody = server.bearer("nobody").connection();
+    for (path, status) in [
+        ("/api/v1/watch", 500),
+        ("/api/v1/pods?timeout=x", 400),
+        ("/api/v1/pods?timeout=1ns", 504),
+        ("/api/v1/pods?timeout=1m", 401),
+    ] {
+        let request = Request::get(path).body(Bytes::new()).expect("a request");
+        let answer = nobody.ask(request).await.expect("an answer");
+        assert_eq!(answer.status, status, "{path}");
+    }
+}
