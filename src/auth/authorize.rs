@@ -120,7 +120,7 @@ impl Authorizers {
                 Mode::Rbac => {
                     let (rules, missing) = self.rbac.policy(&self.world()).rules(user, namespace);
                     found.rules.extend(rules);
-                    errors.extend(missing);
+                    errors.extend(missing.iter().map(ToString::to_string));
                 }
                 Mode::AlwaysAllow => {
                     found.rules.push(Rule::new(&["*"], &["*"], &["*"]));

@@ -2,7 +2,7 @@
 //! k8s.io/kubernetes pkg/registry/rbac/{escalation_check.go,validation/rule.go} and the policybased storages.
 
 use super::rule::{Rule, describe, go_list, missing};
-use super::{GROUP, Policy};
+use super::{GROUP, NoRole, Policy};
 use crate::auth::{Attributes, Authorizer, Decision, MASTERS, User};
 use crate::meta::Status;
 use crate::meta::errors::quoted;
@@ -60,7 +60,8 @@ impl Grant<'_> {
             describe(missing).join("\n")
         );
         if !errors.is_empty() {
-            let errors = aggregate(&errors);
+            let errors = errors.iter().map(|why| why.while_writing(self.resource));
+            let errors = aggregate(&errors.collect::<Vec<_>>());
             message.push_str(&format!("; resolution errors: [{errors}]"));
         }
         Err(message)
@@ -148,16 +149,14 @@ pub fn check_binding(grant: &Grant<'_>, new: &Value, old: Option<&Value>) -> Res
     let rules = grant
         .policy
         .role(kind, grant.namespace, name)
-        .map_err(|why| {
-            if resource.is_empty() {
-                return Status::unclassified(why);
-            }
+        .map_err(|why| match why {
+            NoRole::Unsupported(_) => Status::unclassified(why.to_string()),
             // The error shows the resource of the request, not the role's.
-            Status::not_found(About {
+            NoRole::Missing { .. } => Status::not_found(About {
                 group: GROUP,
                 kind: grant.resource,
                 name,
-            })
+            }),
         })?;
     grant
         .holds(&rules)

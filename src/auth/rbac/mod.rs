@@ -7,6 +7,7 @@ mod escalation;
 mod rule;
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 
 use compact_str::{CompactString, format_compact};
@@ -183,6 +184,45 @@ impl Derived for Policy {
     }
 }
 
+/// Why a role reference has no rules. Its text is that of upstream's authorizer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoRole {
+    /// There is no such role.
+    Missing {
+        /// `role` or `clusterrole`
+        resource: &'static str,
+        /// The role's name.
+        name: String,
+    },
+    /// It refers to another kind.
+    Unsupported(String),
+}
+
+impl NoRole {
+    /// The text if a missing role is searched while `resource` is written: upstream's storage names the resource of the
+    /// request.
+    pub fn while_writing(&self, resource: &str) -> String {
+        match self {
+            NoRole::Missing { name, .. } => {
+                format!("{resource}.{GROUP} {} not found", quoted(name))
+            }
+            NoRole::Unsupported(kind) => {
+                format!("unsupported role reference kind: {}", quoted(kind))
+            }
+        }
+    }
+}
+
+impl fmt::Display for NoRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let resource = match self {
+            NoRole::Missing { resource, .. } => resource,
+            NoRole::Unsupported(_) => "",
+        };
+        f.write_str(&self.while_writing(resource))
+    }
+}
+
 fn key(object: &Value, namespaced: bool) -> CompactString {
     let meta = object.at("metadata");
     if namespaced {
@@ -244,24 +284,20 @@ impl Policy {
     /// The rules of a role referenced by a binding in `namespace`.
     ///
     /// # Errors
-    /// Upstream's error for a missing role.
-    pub fn role(&self, kind: &str, namespace: &str, name: &str) -> Result<Arc<[Rule]>, String> {
+    /// Why there are none.
+    pub fn role(&self, kind: &str, namespace: &str, name: &str) -> Result<Arc<[Rule]>, NoRole> {
         let (found, resource) = match kind {
             "Role" => (
                 self.roles.get(&format_compact!("{namespace}/{name}")),
                 "role",
             ),
             "ClusterRole" => (self.cluster_roles.get(name), "clusterrole"),
-            other => {
-                return Err(format!(
-                    "unsupported role reference kind: {}",
-                    quoted(other)
-                ));
-            }
+            other => return Err(NoRole::Unsupported(other.to_owned())),
         };
-        found
-            .cloned()
-            .ok_or_else(|| format!("{resource}.{GROUP} {} not found", quoted(name)))
+        found.cloned().ok_or_else(|| NoRole::Missing {
+            resource,
+            name: name.to_owned(),
+        })
     }
 
     /// Visits the rules of `user` in `namespace` (first from cluster role bindings, then by the bindings' names) with
@@ -271,7 +307,7 @@ impl Policy {
         user: &User,
         namespace: &str,
         mut visit: impl FnMut(&Binding, &Subject, &Rule) -> bool,
-    ) -> Vec<String> {
+    ) -> Vec<NoRole> {
         let mut errors = Vec::new();
         // A review may name any number of groups, and each as often as it likes.
         let groups: HashSet<&str, RandomState> =
@@ -315,7 +351,7 @@ impl Policy {
 
     /// The rules of `user` in `namespace` (empty for cluster role bindings only), and errors about missing roles of
     /// bindings.
-    pub fn rules(&self, user: &User, namespace: &str) -> (Vec<Rule>, Vec<String>) {
+    pub fn rules(&self, user: &User, namespace: &str) -> (Vec<Rule>, Vec<NoRole>) {
         let mut rules = Vec::new();
         let errors = self.visit(user, namespace, |_, _, rule| {
             rules.push(rule.clone());
@@ -336,7 +372,10 @@ impl Policy {
         match allowed {
             Some(reason) => Decision::Allow(reason),
             None if errors.is_empty() => Decision::NoOpinion(String::new()),
-            None => Decision::NoOpinion(format!("RBAC: {}", aggregate(&errors))),
+            None => {
+                let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                Decision::NoOpinion(format!("RBAC: {}", aggregate(&errors)))
+            }
         }
     }
 }

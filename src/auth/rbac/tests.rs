@@ -293,7 +293,7 @@ fn nobody_gives_away_what_they_do_not_have() {
     let refused = check_role(&grant("roles", nobody), &more, None).unwrap_err();
     assert_eq!(
         refused.message,
-        "roles.rbac.authorization.k8s.io \"new\" is forbidden: user \"jane\" (groups=[\"devs\" \"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\" \"watch\"]}; resolution errors: [role.rbac.authorization.k8s.io \"absent\" not found]"
+        "roles.rbac.authorization.k8s.io \"new\" is forbidden: user \"jane\" (groups=[\"devs\" \"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\" \"watch\"]}; resolution errors: [roles.rbac.authorization.k8s.io \"absent\" not found]"
     );
     assert_eq!(refused.code, 403);
     let may = May("escalate", "roles", "");
