@@ -1,6 +1,7 @@
 //! Times as the API writes them. Follows k8s.io/apimachinery/pkg/apis/meta/v1/{time,micro_time}.go.
 
-use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::{SignedDuration, Timestamp};
 
 const SECONDS: &str = "2006-01-02T15:04:05Z07:00";
 const MICROS: &str = "2006-01-02T15:04:05.000000Z07:00";
@@ -10,12 +11,19 @@ pub fn now() -> i64 {
     Timestamp::now().as_second()
 }
 
+/// The beginning of 1970. Times in UTC are civil ones here: jiff's timestamps end before the last day of 9999.
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+
+/// The time in UTC of seconds since 1970 and nanoseconds; `None` beyond the year 9999.
+fn civil(seconds: i64, nanos: i32) -> Option<DateTime> {
+    EPOCH.checked_add(SignedDuration::new(seconds, nanos)).ok()
+}
+
 /// Seconds since 1970 as RFC 3339 in UTC.
 pub fn print(seconds: i64) -> String {
-    Timestamp::from_second(seconds).map_or_else(
-        |_| String::new(),
-        |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-    )
+    civil(seconds, 0).map_or_else(String::new, |time| {
+        time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    })
 }
 
 /// A duration as Go prints it: `2m40s`, `15.3s`, `20ms`, `0s`.
@@ -46,18 +54,25 @@ pub fn go_duration(nanos: i64) -> String {
 
 /// Seconds since 1970 and nanoseconds as a time with microseconds, in UTC.
 pub fn print_micro(seconds: i64, nanos: i64) -> String {
-    i32::try_from(nanos)
+    let time = i32::try_from(nanos)
         .ok()
-        .and_then(|nanos| Timestamp::new(seconds, nanos).ok())
-        .map_or_else(String::new, |time| {
-            time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
-        })
+        .and_then(|nanos| civil(seconds, nanos));
+    time.map_or_else(String::new, |time| {
+        time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+    })
 }
 
 /// A time as seconds since 1970 and nanoseconds; `None` if it is invalid.
 pub fn parts(text: &str) -> Option<(i64, i64)> {
-    let time = text.parse::<Timestamp>().ok()?;
-    Some((time.as_second(), i64::from(time.subsec_nanosecond())))
+    let time = read(text, SECONDS).ok()?;
+    Some((seconds_of(time), i64::from(time.subsec_nanosecond())))
+}
+
+/// Whole seconds since 1970, rounded down.
+fn seconds_of(time: DateTime) -> i64 {
+    let whole =
+        time.duration_since(EPOCH) - SignedDuration::from_nanos(time.subsec_nanosecond().into());
+    whole.as_secs()
 }
 
 /// Whether a time in canonical form is Go's zero time.
@@ -73,7 +88,7 @@ pub fn is_zero(canonical: &str) -> bool {
 /// # Errors
 /// The text of Go's time.Parse.
 pub fn parse(text: &str) -> Result<i64, String> {
-    read(text, SECONDS).map(|time| time.as_second())
+    read(text, SECONDS).map(seconds_of)
 }
 
 /// An RFC 3339 time in the form in which it is written back: UTC, whole seconds.
@@ -168,27 +183,55 @@ fn seconds<'a>(text: &'a str, layout: &str) -> Result<&'a str, String> {
     Ok(rest)
 }
 
-fn read(text: &str, layout: &str) -> Result<Timestamp, String> {
+/// A time in UTC. `seconds` has accepted what precedes the fraction, `2006-01-02T15:04:05`.
+fn read(text: &str, layout: &str) -> Result<DateTime, String> {
     let mut rest = seconds(text, layout)?;
-    if let Some(fraction) = rest.strip_prefix('.') {
+    let wrong = |why: &str| format!("parsing time {}: {why}", quoted(text));
+    let local = &text[..text.len() - rest.len()];
+    let mut nanos = 0;
+    if let Some(fraction) = rest.strip_prefix(['.', ','])
+        && fraction.starts_with(|first: char| first.is_ascii_digit())
+    {
         let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
-        rest = fraction.get(digits..).unwrap_or_default();
+        let kept = &fraction[..digits.min(9)];
+        nanos = format!("{kept:0<9}").parse().unwrap_or(0);
+        rest = &fraction[digits..];
     }
-    let zone = rest == "Z"
-        || (rest.len() == 6
-            && rest.starts_with(['+', '-'])
-            && rest.bytes().enumerate().skip(1).all(|(i, b)| {
-                if i == 3 {
-                    b == b':'
-                } else {
-                    b.is_ascii_digit()
-                }
-            }));
-    if !zone {
-        return Err(refusal(text, layout, rest, "Z07:00"));
+    let (offset, more) = zone(rest).ok_or_else(|| refusal(text, layout, rest, "Z07:00"))?;
+    if offset.0.abs() > 24 {
+        return Err(wrong("time zone offset hour out of range"));
     }
-    text.parse::<Timestamp>()
-        .map_err(|_| format!("parsing time {}: day out of range", quoted(text)))
+    if offset.1.abs() > 60 {
+        return Err(wrong("time zone offset minute out of range"));
+    }
+    if !more.is_empty() {
+        return Err(wrong(&format!("extra text: {}", quoted(more))));
+    }
+    let local: DateTime = local.parse().map_err(|_| wrong("day out of range"))?;
+    let ahead = SignedDuration::from_mins(offset.0 * 60 + offset.1);
+    local
+        .checked_add(SignedDuration::new(0, nanos))
+        .and_then(|local| local.checked_sub(ahead))
+        .map_err(|_| wrong("day out of range"))
+}
+
+/// The hours and minutes by which a time zone is ahead, and what follows it: `Z` or `+07:00`.
+fn zone(text: &str) -> Option<((i64, i64), &str)> {
+    if let Some(rest) = text.strip_prefix('Z') {
+        return Some(((0, 0), rest));
+    }
+    let (zone, rest) = text.split_at_checked(6)?;
+    let (sign, digits) = match zone.split_at_checked(1)? {
+        ("+", digits) => (1, digits),
+        ("-", digits) => (-1, digits),
+        _ => return None,
+    };
+    let (hours, minutes) = digits.split_once(':')?;
+    let number = |digits: &str| {
+        let fits = digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        fits.then(|| digits.parse::<i64>().ok()).flatten()
+    };
+    Some(((sign * number(hours)?, sign * number(minutes)?), rest))
 }
 
 #[cfg(test)]
@@ -222,6 +265,15 @@ mod tests {
             canonical_micro("2020-01-01T02:00:00.000009+01:00").unwrap(),
             "2020-01-01T01:00:00.000009Z"
         );
+        for (text, shown) in [
+            ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59Z"),
+            ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+            ("1969-12-31T23:59:59.5Z", "1969-12-31T23:59:59Z"),
+            ("2020-01-01T00:00:00,25-00:30", "2020-01-01T00:30:00Z"),
+        ] {
+            assert_eq!(canonical(text).as_deref(), Ok(shown), "{text}");
+        }
+        assert_eq!(parts("1969-12-31T23:59:59.5Z"), Some((-1, 500_000_000)));
     }
 
     #[test]
@@ -237,6 +289,18 @@ mod tests {
         assert_eq!(
             canonical("2020-02-30T01:00:00Z").unwrap_err(),
             r#"parsing time "2020-02-30T01:00:00Z": day out of range"#
+        );
+        assert_eq!(
+            canonical("2020-01-01T01:00:00Zx").unwrap_err(),
+            r#"parsing time "2020-01-01T01:00:00Zx": extra text: "x""#
+        );
+        assert_eq!(
+            canonical("2020-01-01T01:00:00+25:00").unwrap_err(),
+            r#"parsing time "2020-01-01T01:00:00+25:00": time zone offset hour out of range"#
+        );
+        assert_eq!(
+            canonical("2020-01-01T01:00:00.Z").unwrap_err(),
+            r#"parsing time "2020-01-01T01:00:00.Z" as "2006-01-02T15:04:05Z07:00": cannot parse ".Z" as "Z07:00""#
         );
         assert_eq!(
             canonical_micro("2020-01-01T01:00:00Z").unwrap_err(),

@@ -200,21 +200,23 @@ async fn classify<'a>(
 ) -> Result<Owners<'a>, GarbageError> {
     let mut out = Owners::default();
     for owner in owners {
+        let known = shared.kinds.get(&owner.api_version, &owner.kind);
+        let namespaced = known.as_ref().is_some_and(|served| served.namespaced);
+        if namespaced && item.namespace.is_empty() {
+            // A namespaced owner of a cluster-scoped object is invalid; such a reference is treated as solid.
+            out.solid += 1;
+            continue;
+        }
         let absent = {
             let graph = shared.graph.lock();
-            graph.is_absent(&owner.identity(""))
-                || graph.is_absent(&owner.identity(&item.namespace))
+            let absent = |namespace| graph.is_absent(&owner.identity(namespace));
+            (!namespaced && absent("")) || absent(&item.namespace)
         };
         if absent {
             out.dangling.push(&owner.uid);
             continue;
         }
         let served = resource(shared, &owner.api_version, &owner.kind)?;
-        if served.namespaced && item.namespace.is_empty() {
-            // A namespaced owner of a cluster-scoped object is invalid; such a reference is treated as solid.
-            out.solid += 1;
-            continue;
-        }
         let namespace = if served.namespaced {
             &*item.namespace
         } else {
