@@ -49,7 +49,7 @@ pub enum Generation {
     AllButStatus,
     /// Like `AllButStatus`, and like `SpecAsSaid` for empty values.
     AllButStatusAsSaid,
-    /// Set by the kind's `prepare_create` and `prepare_update`.
+    /// Set by the kind's `prepare_create` and `prepare_update`; what they leave is kept as given.
     Own,
 }
 

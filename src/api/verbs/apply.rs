@@ -61,7 +61,9 @@ pub async fn apply(write: &mut Write<'_>, bytes: &[u8]) -> Result<Reply, Status>
         if missing() {
             let object = applied.made(write, None, &mut warned)?;
             readable_version(&object.value)?;
-            match write.try_create(object, true).await {
+            let sent = applied.object.as_ref();
+            let sent = sent.map_or(Value::Null, |said| said.at("metadata").clone());
+            match write.try_create(object, Some(sent)).await {
                 Ok(Attempt::Made(reply)) => result = Ok(*reply),
                 Ok(Attempt::Taken(_) | Attempt::Lost(_)) => continue,
                 Err(status) => result = Err(status),

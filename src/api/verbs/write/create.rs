@@ -33,7 +33,7 @@ impl Write<'_> {
         let (mut taken, mut races) = (0, 0);
         loop {
             self.warnings.truncate(warned);
-            match self.try_create(said.clone(), false).await? {
+            match self.try_create(said.clone(), None).await? {
                 Attempt::Made(reply) => return Ok(*reply),
                 // If a generated name is taken, another one is generated, as upstream does.
                 Attempt::Taken(_) if name.is_empty() && taken < 8 => {
@@ -57,12 +57,14 @@ impl Write<'_> {
         }
     }
 
-    /// One attempt to create an object; `owned` if its managedFields are complete already.
+    /// One attempt to create an object. `applied` is the metadata in the body of an apply, whose object is defaulted and
+    /// has managedFields already.
     pub(in crate::api::verbs) async fn try_create(
         &mut self,
         said: impl Into<Decoded>,
-        owned: bool,
+        applied: Option<Value>,
     ) -> Result<Attempt, Status> {
+        let owned = applied.is_some();
         let Decoded {
             value: mut object,
             emptied,
@@ -72,7 +74,7 @@ impl Write<'_> {
         let (resource, version) = (&target.resource, target.version());
         let rules = &resource.rules;
         let asked_version = object.at("metadata").str("resourceVersion").to_owned();
-        let sent = object.at("metadata").clone();
+        let sent = applied.unwrap_or_else(|| object.at("metadata").clone());
         self.forget_what_is_not_said(&mut object, owned);
         (rules.defaults)(&mut object, &target.cx());
         if !resource.is_custom() {
@@ -150,7 +152,8 @@ impl Write<'_> {
         if !owned {
             meta.remove("managedFields");
         }
-        if self.target.resource.rules.generation != Generation::None {
+        let generation = self.target.resource.rules.generation;
+        if !matches!(generation, Generation::None | Generation::Own) {
             meta.remove("generation");
         }
     }
