@@ -5,6 +5,7 @@ use super::Call;
 use crate::admission::Operation;
 use crate::api::query::WriteOptions;
 use crate::api::verbs::owners;
+use crate::api::verbs::write::once_each_owner;
 use crate::meta::{Status, time};
 use crate::patch::managed::{Filter, Managed, OneVersion, Writer};
 use crate::resources::gvk_type;
@@ -42,6 +43,7 @@ impl Call<'_> {
         let schema = builtin::named(type_name.unwrap_or_default());
         let kind = expected.kind.to_owned();
         defaults(&mut object);
+        self.warnings.extend(once_each_owner(&mut object, ""));
         let mut write = self.write(&options);
         write.place(&mut object)?;
         let meta = object.object_mut().object_mut("metadata");

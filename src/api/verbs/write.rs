@@ -260,7 +260,7 @@ impl Write<'_> {
 }
 
 /// Removes duplicate owner references; returns a warning about them, which says when they were noticed.
-fn once_each_owner(object: &mut Value, when: &str) -> Option<String> {
+pub(in crate::api) fn once_each_owner(object: &mut Value, when: &str) -> Option<String> {
     let owners = object.at("metadata").list("ownerReferences");
     let mut known = HashSet::new();
     let twice = (0..owners.len()).filter(|at| !known.insert(json::to_string(&owners[*at])));

@@ -28,6 +28,7 @@ impl Write<'_> {
         mut change: impl FnMut(&Value) -> Result<D, Status>,
     ) -> Result<Reply, Status> {
         let mut twice = None;
+        let known = self.warnings.len();
         let reply = self
             .rewrite(code, |write, old| {
                 let mut new: Decoded = change(&old)?.into();
@@ -41,7 +42,8 @@ impl Write<'_> {
                 Ok(new)
             })
             .await;
-        self.warnings.extend(twice);
+        // It precedes those of the kind.
+        self.warnings.splice(known..known, twice);
         reply
     }
 
