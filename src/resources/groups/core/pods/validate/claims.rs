@@ -87,7 +87,14 @@ pub(in crate::resources::groups) fn labels_and_annotations(meta: At<'_>, errors:
             "uid" => "uID",
             other => other,
         };
-        if meta.value.get(field).is_some_and(|value| !value.is_empty()) {
+        // Go's nil is absent; an empty list is not, and neither is a pointer to 0.
+        let set = |value: &Value| match field {
+            "deletionGracePeriodSeconds" | "ownerReferences" | "finalizers" | "managedFields" => {
+                !value.is_null()
+            }
+            _ => !value.is_empty(),
+        };
+        if meta.value.get(field).is_some_and(set) {
             errors.forbidden(meta.path.field(shown), "cannot be set");
         }
     }
