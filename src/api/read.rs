@@ -471,15 +471,36 @@ fn not_of_kind(group: &str, version: &str, kind: &str, expected: Expected<'_>) -
     if gvk_type(group, version, kind).is_none() && !is_past(group, version, kind) {
         return unregistered(group, version, kind);
     }
-    let package = if expected.group.is_empty() {
-        "core"
-    } else {
-        expected.group.split('.').next().unwrap_or_default()
-    };
     format!(
-        "converting ({version}.{kind}) to ({package}.{}): unknown conversion",
+        "converting ({version}.{kind}) to ({}.{}): unknown conversion",
+        package(expected.group),
         expected.kind
     )
+}
+
+/// Why an object of another kind cannot be decoded as the expected one, if it declares no version.
+fn not_of_internal_kind(kind: &str, expected: Expected<'_>) -> String {
+    let Expected { group, version, .. } = expected;
+    if gvk_type(group, version, kind).is_none() {
+        return format!(
+            "no kind {} is registered for the internal version of group {} in scheme \"pkg/runtime/scheme.go:111\"",
+            quoted(kind),
+            quoted(group)
+        );
+    }
+    let package = package(group);
+    format!(
+        "converting ({package}.{kind}) to ({package}.{}): unknown conversion",
+        expected.kind
+    )
+}
+
+/// The Go package of a group's internal types.
+fn package(group: &str) -> &str {
+    match group {
+        "" => "core",
+        group => group.split('.').next().unwrap_or_default(),
+    }
 }
 
 /// Decodes a patched object as the kind that it declares, which must be the expected one. Without a version it is
@@ -490,6 +511,12 @@ fn not_of_kind(group: &str, version: &str, kind: &str, expected: Expected<'_>) -
 pub fn patched(mut value: Value, expected: Expected<'_>) -> Result<Decoded, String> {
     keep_reset(&mut value);
     let untold = |why: String| format!("couldn't get version/kind; json parse error: {why}");
+    if !value.is_null() && value.as_object().is_none() {
+        return Err(untold(format!(
+            "json: cannot unmarshal {} into Go value of type {TYPE_META}",
+            value.type_name()
+        )));
+    }
     for name in ["apiVersion", "kind"] {
         if let Some(said) = value.get(name)
             && !said.is_null()
@@ -501,8 +528,15 @@ pub fn patched(mut value: Value, expected: Expected<'_>) -> Result<Decoded, Stri
             )));
         }
     }
+    let kind = match value.str("kind") {
+        "" => expected.kind.to_owned(),
+        said => said.to_owned(),
+    };
     let api_version = value.str("apiVersion").to_owned();
     if api_version.is_empty() {
+        if kind != expected.kind {
+            return Err(not_of_internal_kind(&kind, expected));
+        }
         let members = value
             .as_object()
             .into_iter()
@@ -521,10 +555,6 @@ pub fn patched(mut value: Value, expected: Expected<'_>) -> Result<Decoded, Stri
     if api_version.matches('/').count() > 1 {
         return Err(format!("unexpected GroupVersion string: {api_version}"));
     }
-    let kind = match value.str("kind") {
-        "" => expected.kind.to_owned(),
-        said => said.to_owned(),
-    };
     let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
     let ours = (group, version, kind.as_str()) == (expected.group, expected.version, expected.kind);
     let refusal = || not_of_kind(group, version, &kind, expected);
