@@ -66,11 +66,18 @@ static PARTIAL: LazyLock<Schema> = LazyLock::new(|| {
     let meta = SchemaRef::named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
     message([("metadata", meta, 1, "b")])
 });
-static PARTIAL_LIST: LazyLock<Schema> = LazyLock::new(|| {
+static PARTIAL_LIST: LazyLock<Schema> = LazyLock::new(|| partial_list_message(1, 2));
+/// In v1beta1 it has other field numbers.
+static BETA_PARTIAL_LIST: LazyLock<Schema> = LazyLock::new(|| partial_list_message(2, 1));
+
+fn partial_list_message(metadata: u32, items: u32) -> Schema {
     let meta = SchemaRef::named("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta");
-    let items = Schema::of(Form::List(Box::new(PARTIAL.clone().into())));
-    message([("metadata", meta, 1, "b"), ("items", items.into(), 2, "br")])
-});
+    let list = Schema::of(Form::List(Box::new(PARTIAL.clone().into())));
+    message([
+        ("metadata", meta, metadata, "b"),
+        ("items", list.into(), items, "br"),
+    ])
+}
 
 fn message<const N: usize>(fields: [(&str, SchemaRef, u32, &str); N]) -> Schema {
     let mut message = Struct::default();
@@ -326,7 +333,8 @@ pub fn bytes_of(value: &Value, format: Format) -> Vec<u8> {
             };
             let schema = match kind {
                 "PartialObjectMetadata" if group == META => &PARTIAL,
-                "PartialObjectMetadataList" if group == META => &PARTIAL_LIST,
+                PARTIAL_LIST_KIND if group == META && version == "v1beta1" => &BETA_PARTIAL_LIST,
+                PARTIAL_LIST_KIND if group == META => &PARTIAL_LIST,
                 _ => builtin::named(gvk_type(group, version, kind).unwrap_or_default()),
             };
             proto::seal(api_version, kind, &proto::write(value, schema))
