@@ -287,22 +287,19 @@ fn shape(clause: &Clause<'_>, format: Format, offer: Offer) -> Option<Shape> {
     }
 }
 
-/// Whether an OpenAPI 2.0 document is requested as protobuf; None if neither that nor JSON is accepted.
-pub fn accept_openapi(headers: &HeaderMap) -> Option<bool> {
+/// Whether an OpenAPI document of a version (2 or 3) is requested as protobuf; None if neither that nor JSON is accepted.
+pub fn accept_openapi(headers: &HeaderMap, version: u8) -> Option<bool> {
     let header = accept_header(headers);
-    let known = clauses(header).iter().find_map(|clause| {
-        [
-            ("json", false),
-            ("com.github.proto-openapi.spec.v2@v1.0+protobuf", true),
-            ("com.github.proto-openapi.spec.v2.v1.0+protobuf", true),
-        ]
-        .into_iter()
-        .find(|(subtype, _)| clause.names("application", subtype))
+    let protobuf = ["@", "."]
+        .map(|joint| format!("com.github.proto-openapi.spec.v{version}{joint}v1.0+protobuf"));
+    let known = clauses(header).into_iter().find_map(|clause| {
+        let names = |subtype: &str| clause.names("application", subtype);
+        match names("json") {
+            true => Some(false),
+            false => protobuf.iter().any(|known| names(known)).then_some(true),
+        }
     });
-    match known {
-        Some((_, protobuf)) => Some(protobuf),
-        None => header.is_empty().then_some(false),
-    }
+    known.or_else(|| header.is_empty().then_some(false))
 }
 
 /// The encoding of an error: the requested one if possible, otherwise JSON.

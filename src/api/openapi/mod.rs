@@ -14,8 +14,8 @@ mod writing;
 
 use std::sync::Arc;
 
-use http::Response;
 use http::request::Parts;
+use http::{HeaderValue, Response, header};
 
 use super::made::{Document, Documents};
 use super::negotiate;
@@ -42,7 +42,8 @@ pub fn answer(
         ["v2"] => Some(version_2(documents, parts, registry)),
         ["v3"] => {
             let root = documents.get("v3", registry, |registry| root(documents, registry));
-            Some(root.send("text/plain; charset=utf-8", ASK, parts))
+            let response = root.send("text/plain; charset=utf-8", ASK, parts);
+            Some(varying(response, None))
         }
         ["v3", path @ ..] => {
             let found = version_3(documents, path, parts, registry);
@@ -50,6 +51,16 @@ pub fn answer(
         }
         _ => None,
     }
+}
+
+/// A response that tells caches on which request header it depends.
+fn varying(mut response: Response<Body>, on: Option<&'static str>) -> Response<Body> {
+    let headers = response.headers_mut();
+    match on {
+        Some(on) => headers.insert(header::VARY, HeaderValue::from_static(on)),
+        None => headers.remove(header::VARY),
+    };
+    response
 }
 
 /// The document at a path of version 3; `None` for unknown paths.
@@ -118,6 +129,10 @@ fn version_3(
     registry: &Arc<Registry>,
 ) -> Option<Response<Body>> {
     let document = document_3(documents, path, registry)?;
+    if negotiate::accept_openapi(&parts.headers, 3).is_none() {
+        let response = reply::response(406, "", Vec::new(), &parts.headers);
+        return Some(varying(response, Some("Accept")));
+    }
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     match query.get("hash").filter(|hash| !hash.is_empty()) {
         None => Some(document.send("application/json", ASK, parts)),
@@ -132,9 +147,19 @@ fn version_3(
 }
 
 fn version_2(documents: &Documents, parts: &Parts, registry: &Arc<Registry>) -> Response<Body> {
-    let Some(protobuf) = negotiate::accept_openapi(&parts.headers) else {
-        return reply::response(406, "", Vec::new(), &parts.headers);
+    let response = match negotiate::accept_openapi(&parts.headers, 2) {
+        None => reply::response(406, "", Vec::new(), &parts.headers),
+        Some(protobuf) => document_2(documents, protobuf, parts, registry),
     };
+    varying(response, Some("Accept-Encoding"))
+}
+
+fn document_2(
+    documents: &Documents,
+    protobuf: bool,
+    parts: &Parts,
+    registry: &Arc<Registry>,
+) -> Response<Body> {
     if protobuf {
         let made = documents.get("v2/protobuf", registry, |registry| {
             gnostic::document(&v2::document(registry))
