@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 
 use super::{Attributes, Operation, Plugin};
 use crate::auth::node;
-use crate::meta::{Status, names};
+use crate::meta::{Status, names, strconv};
 use crate::schema::Value;
 use crate::store::Interest;
 use crate::value;
@@ -118,7 +118,8 @@ impl Plugin for ServiceAccount {
         }
         let account = found(request, name)?;
         let annotations = account.at("metadata").at("annotations");
-        if !is_true(annotations.str("kubernetes.io/enforce-mountable-secrets")) {
+        let enforced = annotations.str("kubernetes.io/enforce-mountable-secrets");
+        if strconv::parse_bool(enforced) != Some(true) {
             return Ok(());
         }
         let spec = request.object.at("spec");
@@ -137,11 +138,6 @@ impl Plugin for ServiceAccount {
             None => Ok(()),
         }
     }
-}
-
-/// Whether Go's strconv.ParseBool accepts the text as true.
-fn is_true(text: &str) -> bool {
-    matches!(text, "1" | "t" | "T" | "TRUE" | "true" | "True")
 }
 
 fn account(request: &Attributes<'_>, name: &str) -> Option<Arc<Value>> {

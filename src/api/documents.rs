@@ -108,8 +108,8 @@ impl Server {
         };
         if let Some((document, media)) = of_issuer {
             return match parts.method {
-                Method::GET => issuer_document(document, media, &parts.headers),
-                _ => reply::status(&Status::method_not_allowed(), &parts.headers),
+                Method::GET => issuer_document(document, media, parts),
+                _ => reply::status(&Status::method_not_allowed(), parts),
             };
         }
         // The aggregated format is not served at the path with a trailing slash.
@@ -126,13 +126,13 @@ impl Server {
             ["apis"] => Some(discovery::groups(&registry)),
             ["api", version] => match discovery::resources(&registry, "", version) {
                 Some(value) => Some(value),
-                None => return reply::status(&Status::no_such_resource(), &parts.headers),
+                None => return reply::status(&Status::no_such_resource(), parts),
             },
             ["apis", group] => discovery::group(&registry, group),
             ["apis", group, version] => match discovery::resources(&registry, group, version) {
                 Some(value) => Some(value),
                 None if registry.group(group).is_some_and(|group| !group.custom) => {
-                    return reply::status(&Status::no_such_resource(), &parts.headers);
+                    return reply::status(&Status::no_such_resource(), parts);
                 }
                 None => None,
             },
@@ -141,30 +141,34 @@ impl Server {
         };
         let Some(value) = value else {
             if segments.first() == Some(&"version") {
-                return reply::status(&Status::no_such_resource(), &parts.headers);
+                return reply::status(&Status::no_such_resource(), parts);
             }
             return not_found(&parts.headers);
         };
         if !any_method && parts.method != Method::GET {
-            return reply::status(&Status::method_not_allowed(), &parts.headers);
+            return reply::status(&Status::method_not_allowed(), parts);
         }
         let accepted = match segments.as_slice() {
             [""] | ["index.html"] => Ok(Accepted::JSON),
             ["version"] => {
-                negotiate::route(&parts.headers, "application/json").map(|()| Accepted::JSON)
+                let indented = Accepted {
+                    indented: true,
+                    ..Accepted::JSON
+                };
+                negotiate::route(&parts.headers, "application/json").map(|()| indented)
             }
-            ["apis"] | ["apis", _] => negotiate::accept(&parts.headers, Offer::Unrouted),
+            ["apis"] | ["apis", _] => negotiate::accept(parts, Offer::Unrouted),
             _ => negotiate::routed(&parts.headers, Offer::Documents)
-                .and_then(|()| negotiate::accept(&parts.headers, Offer::Documents)),
+                .and_then(|()| negotiate::accept(parts, Offer::Documents)),
         };
         match accepted {
             Ok(accepted) => reply::response(
                 200,
                 accepted.format.content_type(),
-                reply::bytes_of(&value, accepted.format),
+                reply::encoded(&value, accepted),
                 &parts.headers,
             ),
-            Err(status) => reply::status(&status, &parts.headers),
+            Err(status) => reply::status(&status, parts),
         }
     }
 
@@ -255,9 +259,9 @@ fn aggregated_wanted(headers: &http::HeaderMap) -> Option<Format> {
 fn issuer_document(
     document: Result<Value, String>,
     media: &'static str,
-    request: &http::HeaderMap,
+    request: &Parts,
 ) -> Response<Body> {
-    if let Err(status) = negotiate::route(request, media) {
+    if let Err(status) = negotiate::route(&request.headers, media) {
         return reply::status(&status, request);
     }
     let document = match document {
@@ -265,7 +269,7 @@ fn issuer_document(
         Err(why) => return reply::status(&Status::internal(&why), request),
     };
     let text = crate::schema::json::to_string(&document);
-    let mut response = reply::response(200, media, text.into_bytes(), request);
+    let mut response = reply::response(200, media, text.into_bytes(), &request.headers);
     response.headers_mut().insert(
         header::CACHE_CONTROL,
         http::HeaderValue::from_static("public, max-age=3600"),

@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 
 use http::HeaderMap;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::request::Parts;
 
-use crate::meta::Status;
+use super::query::Query;
+use crate::meta::{Status, strconv};
 use crate::schema::Object;
 
 /// An encoding of a response.
@@ -50,6 +52,8 @@ pub struct Accepted {
     pub format: Format,
     /// The kind of object.
     pub shape: Shape,
+    /// JSON is indented, for people. Streams never are.
+    pub indented: bool,
 }
 
 impl Accepted {
@@ -57,6 +61,7 @@ impl Accepted {
     pub const JSON: Accepted = Accepted {
         format: Format::Json,
         shape: Shape::Object,
+        indented: false,
     };
 }
 
@@ -206,21 +211,50 @@ pub fn routed(headers: &HeaderMap, offer: Offer) -> Result<(), Status> {
 ///
 /// # Errors
 /// 406 if there is none.
-pub fn accept(headers: &HeaderMap, offer: Offer) -> Result<Accepted, Status> {
-    let header = accept_header(headers);
+pub fn accept(request: &Parts, offer: Offer) -> Result<Accepted, Status> {
+    let header = accept_header(&request.headers);
     if header.is_empty() || offer == Offer::Connections {
-        return Ok(Accepted::JSON);
+        return Ok(plain(request));
     }
     for clause in clauses(header) {
         for (format, kind, subtype) in FORMATS {
             if clause.names(kind, subtype)
                 && let Some(shape) = shape(&clause, format, offer)
             {
-                return Ok(Accepted { format, shape });
+                let wanted = || clause.param("pretty") == Some("1") || is_for_people(request);
+                return Ok(Accepted {
+                    format,
+                    shape,
+                    indented: format == Format::Json && wanted(),
+                });
             }
         }
     }
     Err(not_accepted(TYPES))
+}
+
+/// JSON without conversion.
+fn plain(request: &Parts) -> Accepted {
+    Accepted {
+        indented: is_for_people(request),
+        ..Accepted::JSON
+    }
+}
+
+/// Whether a request asks for indented JSON: by its option `pretty`, otherwise by its User-Agent.
+fn is_for_people(request: &Parts) -> bool {
+    let query = request.uri.query().unwrap_or_default();
+    if query.contains("pretty") {
+        let query = Query::parse(query);
+        if let Some(pretty) = query.get("pretty").filter(|pretty| !pretty.is_empty()) {
+            return strconv::parse_bool(pretty).unwrap_or_default();
+        }
+    }
+    let agent = request.headers.get(USER_AGENT);
+    let agent = agent.map_or(&b""[..], |agent| agent.as_bytes());
+    ["curl", "Wget", "Mozilla/5.0"]
+        .iter()
+        .any(|known| agent.starts_with(known.as_bytes()))
 }
 
 /// Whether a router that offers `types` accepts the request: it ignores parameters, and knows no wildcard except `*/*`.
@@ -303,8 +337,8 @@ pub fn accept_openapi(headers: &HeaderMap, version: u8) -> Option<bool> {
 }
 
 /// The encoding of an error: the requested one if possible, otherwise JSON.
-pub fn accept_status(headers: &HeaderMap) -> Format {
-    accept(headers, Offer::Unrouted).map_or(Format::Json, |accepted| accepted.format)
+pub fn accept_status(request: &Parts) -> Accepted {
+    accept(request, Offer::Unrouted).unwrap_or_else(|_| plain(request))
 }
 
 /// The media type of a body as it was sent, without parameters; JSON if there is none.
@@ -406,10 +440,13 @@ mod tests {
     use super::*;
 
     fn asked(accepts: &str, offer: Offer) -> Result<(Format, Shape), u16> {
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, accepts.parse().unwrap());
-        routed(&headers, offer)
-            .and_then(|()| accept(&headers, offer))
+        let (parts, ()) = http::Request::get("/")
+            .header(ACCEPT, accepts)
+            .body(())
+            .unwrap()
+            .into_parts();
+        routed(&parts.headers, offer)
+            .and_then(|()| accept(&parts, offer))
             .map(|it| (it.format, it.shape))
             .map_err(|status| status.code)
     }
@@ -464,6 +501,29 @@ mod tests {
             (PROTOBUF, Offer::Custom, Err(406)),
         ] {
             assert_eq!(asked(accepts, offer), told, "{accepts} {offer:?}");
+        }
+    }
+
+    #[test]
+    fn json_is_indented_for_people() {
+        for (path, agent, accepts, told) in [
+            ("/", "ask/1", "", false),
+            ("/", "curl/8.0", "", true),
+            ("/", "Mozilla/5.0 (X11)", "*/*", true),
+            ("/", "Wget", "application/yaml", false),
+            ("/?pretty=true", "ask/1", "", true),
+            ("/?pretty=1", "ask/1", "text/html", true),
+            ("/?pretty=false", "curl/8.0", "", false),
+            ("/?pretty=maybe", "curl/8.0", "", false),
+            ("/?pretty=", "curl/8.0", "", true),
+            ("/?pretty=false", "ask/1", "application/json;pretty=1", true),
+        ] {
+            let request = http::Request::get(path)
+                .header(USER_AGENT, agent)
+                .header(ACCEPT, accepts);
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            let indented = accept_status(&parts).indented;
+            assert_eq!(indented, told, "{path} {agent} {accepts}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! Renders a response in the accepted representation.
 
-use http::{HeaderMap, Response};
+use http::Response;
+use http::request::Parts;
 
 use super::custom;
 use super::negotiate::{Accepted, Shape};
@@ -19,7 +20,7 @@ pub(super) fn render(
     answer: Reply,
     target: &Target,
     accepted: Accepted,
-    headers: &HeaderMap,
+    request: &Parts,
 ) -> Result<Response<Body>, Status> {
     let (resource, version) = (&target.resource, target.version());
     let include = Include::read(&target.query, accepted.shape)?;
@@ -28,8 +29,8 @@ pub(super) fn render(
         Ok(reply::response(
             code,
             accepted.format.content_type(),
-            reply::bytes_of(&value, accepted.format),
-            headers,
+            reply::encoded(&value, accepted),
+            &request.headers,
         ))
     };
     match answer {
@@ -38,7 +39,12 @@ pub(super) fn render(
             let mut bytes = Vec::with_capacity(entry.record.body.len() + 48);
             record::write_body(&entry, entry.rev, true, &mut bytes);
             bytes.push(b'\n');
-            Ok(reply::response(code, "application/json", bytes, headers))
+            Ok(reply::response(
+                code,
+                "application/json",
+                bytes,
+                &request.headers,
+            ))
         }
         Reply::Entry(code, entry) => {
             object(code, forms::versioned(&entry, entry.rev, resource, version))
@@ -49,7 +55,9 @@ pub(super) fn render(
             object(code, custom::sorted(value))
         }
         Reply::Object(code, value) => object(code, value),
-        Reply::List(list) => reply::list(list, accepted, resource, version, include, headers),
+        Reply::List(list) => {
+            reply::list(list, accepted, resource, version, include, &request.headers)
+        }
         Reply::Other(code, value) => {
             let value = match accepted.shape {
                 Shape::Partial { beta } => reply::partial(&value, beta),
@@ -61,11 +69,11 @@ pub(super) fn render(
             Ok(reply::response(
                 code,
                 accepted.format.content_type(),
-                reply::bytes_of(&value, accepted.format),
-                headers,
+                reply::encoded(&value, accepted),
+                &request.headers,
             ))
         }
-        Reply::Status(status) => Ok(reply::status(&status, headers)),
+        Reply::Status(status) => Ok(reply::status(&status, request)),
         Reply::Stream(response) => Ok(response),
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use flate2::Compression;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 
@@ -221,6 +222,7 @@ pub fn list(
     request: &HeaderMap,
 ) -> Result<Response<Body>, Status> {
     let whole = |bytes: Vec<u8>| response(200, accepted.format.content_type(), bytes, request);
+    let encoded = |value: &Value| whole(encoded(value, accepted));
     let mut meta = Object::new();
     let unstructured = resource.is_custom() && accepted.shape == Shape::Object;
     if unstructured || !page.next.is_empty() {
@@ -237,7 +239,7 @@ pub fn list(
             .collect()
     };
     let (kind, api_version, items) = match accepted.shape {
-        Shape::Object if accepted.format == Format::Json => {
+        Shape::Object if accepted == Accepted::JSON => {
             let slices = slices(page, &meta, resource, version);
             if slices.size() <= LONG {
                 return Ok(whole(slices.whole()));
@@ -271,7 +273,7 @@ pub fn list(
             if page.entries.is_empty() && !resource.is_custom() && table::is_general(version) {
                 value.set("rows", Value::Null);
             }
-            return Ok(whole(bytes_of(&value, accepted.format)));
+            return Ok(encoded(&value));
         }
         Shape::PartialList { beta } => {
             let objects = objects(&page);
@@ -279,7 +281,7 @@ pub fn list(
                 .iter()
                 .map(|object| partial_of(resource, object, beta));
             let list = partial_list(meta, items.collect(), beta);
-            return Ok(whole(bytes_of(&list, accepted.format)));
+            return Ok(encoded(&list));
         }
         Shape::Partial { .. } => return Err(is_a_list(&go_type(resource, true))),
     };
@@ -288,7 +290,7 @@ pub fn list(
     out.insert("apiVersion", api_version);
     out.insert("metadata", meta);
     out.insert("items", items);
-    Ok(whole(bytes_of(&Value::Object(out), accepted.format)))
+    Ok(encoded(&Value::Object(out)))
 }
 
 fn slices(page: List, meta: &Object, resource: &Resource, version: &Version) -> Slices {
@@ -312,6 +314,14 @@ fn slices(page: List, meta: &Object, resource: &Resource, version: &Version) -> 
         tail,
         entries: page.entries,
         typed: custom,
+    }
+}
+
+/// Encodes a value as a client accepts it. Indented JSON has no final newline.
+pub fn encoded(value: &Value, accepted: Accepted) -> Vec<u8> {
+    match accepted.indented {
+        true => json::pretty(value, "  ").into_bytes(),
+        false => bytes_of(value, accepted.format),
     }
 }
 
@@ -393,13 +403,13 @@ fn head(code: u16, content_type: &str, gzip: bool) -> Response<Body> {
 }
 
 /// An error or success without an object.
-pub fn status(status: &Status, request: &HeaderMap) -> Response<Body> {
-    let format = super::negotiate::accept_status(request);
+pub fn status(status: &Status, request: &Parts) -> Response<Body> {
+    let accepted = super::negotiate::accept_status(request);
     let mut response = response(
         status.code,
-        format.content_type(),
-        bytes_of(&status.to_value(), format),
-        request,
+        accepted.format.content_type(),
+        encoded(&status.to_value(), accepted),
+        &request.headers,
     );
     let retry = status
         .details

@@ -123,7 +123,7 @@ impl Server {
         }
         let limit = match limit(&info, &query) {
             Ok(limit) => limit,
-            Err(status) => return reply::status(&status, &parts.headers),
+            Err(status) => return reply::status(&status, parts),
         };
         let patience = limit.unwrap_or(LIMIT) / 4;
         let Some(limit) = limit else {
@@ -159,7 +159,7 @@ impl Server {
         let become_user = |user| self.impersonate(user, &info, &query, &mut parts.headers);
         let user = match user.and_then(become_user) {
             Ok(user) => user,
-            Err(status) => return reply::status(&status, &parts.headers),
+            Err(status) => return reply::status(&status, parts),
         };
         if parts.extensions.get::<Remote>().is_none() {
             return self.permitted(parts, body, info, query, user).await;
@@ -193,7 +193,7 @@ impl Server {
         B::Error: Into<BoxError>,
     {
         if let Err(status) = check(&*self.authorizer, &user, &info.attributes(&query)) {
-            return reply::status(&status, &parts.headers);
+            return reply::status(&status, parts);
         }
         if !info.is_resource {
             return self.document(parts, &info);
@@ -202,7 +202,7 @@ impl Server {
         let result = self
             .resource(parts, body, info, query, user, &mut warnings)
             .await;
-        let mut response = result.unwrap_or_else(|status| reply::status(&status, &parts.headers));
+        let mut response = result.unwrap_or_else(|status| reply::status(&status, parts));
         reply::warn(&mut response, &warnings);
         if parts.method == Method::HEAD {
             response = response.map(|_| http_body_util::Empty::new().boxed_unsync());
@@ -277,7 +277,7 @@ impl Server {
         if offer == Offer::Connections && target.query.get("dryRun").is_some() {
             return Err(Status::bad_request("dryRun is not supported"));
         }
-        let accepted = negotiate::accept(&parts.headers, offer)?;
+        let accepted = negotiate::accept(parts, offer)?;
         let (resource, info) = (&target.resource, &target.info);
         let action = actions::find(resource, &info.subresource);
         let answer = match action {
@@ -301,7 +301,7 @@ impl Server {
             }
             None => self.verb(&target, parts, body, accepted, warnings).await?,
         };
-        let response = render(answer, &target, accepted, &parts.headers)?;
+        let response = render(answer, &target, accepted, parts)?;
         let spoken = target.info.verb == "watch" && spoken::asked(&parts.headers);
         Ok(match spoken {
             true => spoken::watch(response, parts, &self.ends),

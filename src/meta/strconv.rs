@@ -35,6 +35,15 @@ pub fn parse_uint(text: &str) -> Result<u64, String> {
     plain.ok_or_else(|| format!("strconv.ParseUint: parsing {}: {why}", quoted(text)))
 }
 
+/// Parses a `bool` like Go's strconv.ParseBool; None for any other text.
+pub fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
