@@ -18,9 +18,9 @@ pub(super) struct Pauses {
 }
 
 impl Pauses {
-    const FIRST: Duration = Duration::from_millis(800);
+    pub(super) const FIRST: Duration = Duration::from_millis(800);
     const LONGEST: Duration = Duration::from_secs(30);
-    const GOOD_WHILE: Duration = Duration::from_secs(120);
+    pub(super) const GOOD_WHILE: Duration = Duration::from_secs(120);
 
     /// The pause after a failure at `now`, up to doubled by `chance` (from 0 to 1), so that clients that lost one
     /// server do not all return at the same time.

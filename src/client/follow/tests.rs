@@ -8,7 +8,6 @@ use hyper::body::Frame;
 use k8s_openapi::api::core::v1::ConfigMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::timeout;
 
 use super::source::LASTS;
 use super::text::{Kind, parts};

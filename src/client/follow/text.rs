@@ -82,14 +82,14 @@ pub(super) struct Bookmark {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct BookmarkMeta {
+pub(super) struct BookmarkMeta {
     pub(super) resource_version: String,
     #[serde(default)]
     pub(super) annotations: Annotations,
 }
 
 #[derive(Deserialize, Default)]
-struct Annotations {
+pub(super) struct Annotations {
     #[serde(rename = "k8s.io/initial-events-end")]
     pub(super) initial_events_end: Option<String>,
 }
@@ -102,7 +102,7 @@ pub(super) struct List {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ListMeta {
+pub(super) struct ListMeta {
     pub(super) resource_version: String,
     #[serde(rename = "continue")]
     pub(super) next: Option<String>,

@@ -106,9 +106,10 @@ mod tests {
     #[test]
     fn a_pod_is_available_after_a_while_of_readiness() {
         let now: Timestamp = "2026-01-01T00:00:10Z".parse().unwrap();
-        let pod = pod(
+        let pod: Pod = serde_json::from_str(
             r#"{"status":{"conditions":[{"type":"Ready","status":"True","lastTransitionTime":"2026-01-01T00:00:05Z"}]}}"#,
-        );
+        )
+        .unwrap();
         assert!(is_available(&pod, 0, now) && is_available(&pod, 5, now));
         assert!(!is_available(&pod, 6, now));
         assert_eq!(millis_until_available(&pod, 6, now), Some(1000));

@@ -59,7 +59,6 @@ pub fn generated(prefix: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::mask_trailing_dash;
-    use super::*;
 
     #[test]
     fn a_prefix_may_end_in_a_dash() {

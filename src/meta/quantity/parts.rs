@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::{Form, LARGEST, LARGEST_DECIMAL, Malformed, NANO};
 
 /// The factor of a suffix: a power of 1024, or of ten.
-enum Scale {
+pub(super) enum Scale {
     Binary(u32),
     Decimal(i32),
 }
