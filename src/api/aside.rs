@@ -11,6 +11,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::ready;
 
+use futures::future::Either;
 use http::{HeaderMap, Request};
 use http_body::Body;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -36,10 +37,22 @@ impl Default for Aside {
 }
 
 impl Aside {
-    /// Awaits `answer`, which answers a request that [`is_large`].
+    /// `answer`, in turns if it answers a request that [`is_large`].
     ///
     /// It must not wait for another large request within the same task, which might need the turn that it has.
-    pub async fn answer<F: Future>(&self, answer: F) -> F::Output {
+    pub fn answer<F: Future>(
+        &self,
+        is_large: bool,
+        answer: F,
+    ) -> impl Future<Output = F::Output> + use<F> {
+        if !is_large {
+            return Either::Left(answer);
+        }
+        let aside = self.clone();
+        Either::Right(Box::pin(async move { aside.in_turns(answer).await }))
+    }
+
+    async fn in_turns<F: Future>(&self, answer: F) -> F::Output {
         if Handle::current().runtime_flavor() != RuntimeFlavor::MultiThread {
             return answer.await;
         }
@@ -114,7 +127,7 @@ mod tests {
                 };
                 (
                     end,
-                    tokio::spawn(async move { aside.answer(decides).await }),
+                    tokio::spawn(async move { aside.answer(true, decides).await }),
                 )
             })
             .unzip();
@@ -136,9 +149,9 @@ mod tests {
         let (sent, body) = tokio::sync::oneshot::channel();
         let waits = tokio::spawn({
             let aside = aside.clone();
-            async move { aside.answer(body).await }
+            async move { aside.answer(true, body).await }
         });
-        assert_eq!(aside.answer(async { 1 }).await, 1);
+        assert_eq!(aside.answer(true, async { 1 }).await, 1);
         sent.send(2).unwrap();
         assert_eq!(waits.await.unwrap(), Ok(2));
     }

@@ -88,7 +88,7 @@ pub async fn serve(
                 let (server, authentication, peer) =
                     (server.clone(), authentication.clone(), peer.clone());
                 let ends = streams_end.clone();
-                let large = aside::is_large(&request).then(|| aside.clone());
+                let is_large = aside::is_large(&request);
                 let answering = async move {
                     if url::path_unescape(request.uri().path()).is_err() {
                         return Ok(super::plain::unreadable().map(|body| until(body, ends)));
@@ -107,12 +107,7 @@ pub async fn serve(
                     response.headers_mut().entry(AUDIT_ID).or_insert(audit_id);
                     Ok::<_, Infallible>(response.map(|body| until(body, ends)))
                 };
-                async move {
-                    match large {
-                        Some(aside) => aside.answer(Box::pin(answering)).await,
-                        None => answering.await,
-                    }
-                }
+                aside.answer(is_large, answering)
             });
             let mut builder = Builder::new(TokioExecutor::new());
             builder

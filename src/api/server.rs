@@ -69,18 +69,19 @@ pub struct Server {
     pub ends: CancellationToken,
 }
 
+/// The body of a request, from the network or from within this process.
+pub trait Sent: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static {}
+
+impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static> Sent for B {}
+
 impl Server {
     /// Handles one request of a user, or one whose credentials are refused: upstream looks at those after the path and
     /// the time limit.
-    pub async fn handle<B>(
+    pub async fn handle<B: Sent>(
         self: Arc<Self>,
         request: Request<B>,
         user: Result<User, Status>,
-    ) -> Response<Body>
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
+    ) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
         let query = Arc::new(Query::parse(parts.uri.query().unwrap_or_default()));
         let info = Arc::new(Info::of(&parts.method, parts.uri.path(), &query));
@@ -101,7 +102,7 @@ impl Server {
     }
 
     /// Answers a request that arrived at `started`, in time.
-    async fn answer<B>(
+    async fn answer<B: Sent>(
         &self,
         parts: &mut Parts,
         body: B,
@@ -109,11 +110,7 @@ impl Server {
         query: Arc<Query>,
         user: Result<User, Status>,
         started: Instant,
-    ) -> Response<Body>
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
+    ) -> Response<Body> {
         // CONNECT and OPTIONS may have no path.
         if !parts.uri.path().starts_with('/') {
             return plain::not_found(&parts.headers);
@@ -143,7 +140,7 @@ impl Server {
     }
 
     /// Answers a request once it is let in, for which it waits no longer than `patience`.
-    async fn admitted<B>(
+    async fn admitted<B: Sent>(
         &self,
         parts: &mut Parts,
         body: B,
@@ -151,11 +148,7 @@ impl Server {
         query: Arc<Query>,
         user: Result<User, Status>,
         patience: Duration,
-    ) -> Response<Body>
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
+    ) -> Response<Body> {
         let become_user = |user| self.impersonate(user, &info, &query, &mut parts.headers);
         let user = match user.and_then(become_user) {
             Ok(user) => user,
@@ -180,18 +173,14 @@ impl Server {
     }
 
     /// Answers a request that was let in, if it may be made.
-    async fn permitted<B>(
+    async fn permitted<B: Sent>(
         &self,
         parts: &mut Parts,
         body: B,
         info: Arc<Info>,
         query: Arc<Query>,
         user: User,
-    ) -> Response<Body>
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
+    ) -> Response<Body> {
         if let Err(status) = check(&*self.authorizer, &user, &info.attributes(&query)) {
             return reply::status(&status, parts);
         }
@@ -226,7 +215,7 @@ impl Server {
             .become_user(&*self.authorizer, &user, &wants, &wanted)
     }
 
-    async fn resource<B>(
+    async fn resource<B: Sent>(
         &self,
         parts: &mut Parts,
         body: B,
@@ -234,11 +223,7 @@ impl Server {
         query: Arc<Query>,
         user: User,
         warnings: &mut Vec<String>,
-    ) -> Result<Response<Body>, Status>
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
+    ) -> Result<Response<Body>, Status> {
         let registry = self.cluster.registry();
         let Some(group) = registry.group(&info.group) else {
             return Ok(plain::not_found(&parts.headers));
@@ -309,18 +294,14 @@ impl Server {
         })
     }
 
-    async fn verb<B>(
+    async fn verb<B: Sent>(
         &self,
         target: &Target,
         parts: &Parts,
         body: B,
         accepted: Accepted,
         warnings: &mut Vec<String>,
-    ) -> Result<Reply, Status>
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
+    ) -> Result<Reply, Status> {
         let agent = parts
             .headers
             .get(header::USER_AGENT)

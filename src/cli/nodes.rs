@@ -2,6 +2,7 @@
 
 mod api;
 mod illumos;
+#[cfg(target_os = "linux")]
 mod linux;
 mod node;
 mod real;
@@ -57,7 +58,13 @@ impl Nodes {
     pub(super) fn prepare(plan: &Plan) -> Result<Self, AgentError> {
         match plan.runtime {
             RuntimeName::Simulated => Self::simulated(plan),
+            #[cfg(target_os = "linux")]
             RuntimeName::Linux => Self::linux(plan),
+            #[cfg(not(target_os = "linux"))]
+            RuntimeName::Linux => Err(AgentError::Host(format!(
+                "--runtime linux needs Linux, and this is {}",
+                std::env::consts::OS
+            ))),
             RuntimeName::Illumos => Self::illumos(plan),
         }
     }

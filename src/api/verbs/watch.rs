@@ -78,7 +78,11 @@ pub async fn watch(target: &Target, accepted: Accepted) -> Result<Reply, Status>
     let watcher = Watcher {
         target: target.clone(),
         selection,
-        accepted,
+        // No stream is indented.
+        accepted: Accepted {
+            indented: false,
+            ..accepted
+        },
         include,
         bookmarks,
         told_columns: false,

@@ -17,15 +17,6 @@ use crate::storage::StorageEngine;
 use crate::supervise::Task;
 
 impl Nodes {
-    #[cfg(not(target_os = "linux"))]
-    pub(super) fn linux(_: &Plan) -> Result<Self, AgentError> {
-        Err(AgentError::Host(format!(
-            "--runtime linux needs Linux, and this is {}",
-            std::env::consts::OS
-        )))
-    }
-
-    #[cfg(target_os = "linux")]
     pub(super) fn linux(plan: &Plan) -> Result<Self, AgentError> {
         use crate::net::routes::apart;
         use crate::storage::Directories;

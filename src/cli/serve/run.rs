@@ -74,14 +74,8 @@ impl Running {
         let api = server.clone();
         let aside = Aside::default();
         let transport = Transport::new(move |request, user| {
-            let large = aside::is_large(&request).then(|| aside.clone());
-            let answer = api.clone().handle(request, Ok(user));
-            async move {
-                match large {
-                    Some(aside) => aside.answer(Box::pin(answer)).await,
-                    None => answer.await,
-                }
-            }
+            let is_large = aside::is_large(&request);
+            aside.answer(is_large, api.clone().handle(request, Ok(user)))
         });
         let manager = Manager::start(
             &prepared.controllers,
