@@ -28,7 +28,7 @@ pub use backoff::{Backoff, later};
 pub use decide::{RESIZE_AGAIN, decide};
 pub use mounts::{RECURSIVE, is_recursively_read_only};
 pub use resize::{SIZE, Size};
-pub use status::{RESIZES, is_over, time as status_time};
+pub use status::{RESIZES, condition, is_over, is_own, time as status_time};
 
 /// The label of a zone with the pod's uid.
 pub const POD_UID: &str = "io.kubernetes.pod.uid";

@@ -17,7 +17,7 @@ use crate::meta::quantity::{Form, Quantity};
 use crate::node::describe;
 use crate::zone::{Limits, Zone, ZoneNetwork, ZoneState};
 
-pub use conditions::{RESIZE_IN_PROGRESS, RESIZE_PENDING, RESIZES, condition};
+pub use conditions::{RESIZE_IN_PROGRESS, RESIZE_PENDING, RESIZES, condition, is_own};
 pub use phase::is_over;
 
 /// A time as the API stores it: in whole seconds.
