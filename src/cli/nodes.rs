@@ -26,7 +26,7 @@ use crate::net::Ipam;
 use crate::net::routes::NodeRouter;
 use crate::net::services::ServiceRouter;
 use crate::node::agent::{self, Pods, Setup};
-use crate::node::host::{Host, Logs, Objects};
+use crate::node::host::{Claims, Host, Logs, Objects};
 use crate::node::images::{Images, Registries};
 use crate::node::pod_certificates::Certificates;
 use crate::node::pressure::Thresholds;
@@ -180,6 +180,7 @@ impl RealHost {
             allocatable: registration.allocatable.clone(),
             recorder: cluster.recorder.clone(),
             objects: Objects::default(),
+            claims: Claims::default(),
             certificates,
         };
         Ok(Setup {

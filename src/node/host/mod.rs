@@ -6,6 +6,7 @@
 //! ```
 
 mod anchors;
+mod claims;
 mod collect;
 mod content;
 mod environment;
@@ -52,6 +53,7 @@ use crate::net::Ipam;
 use crate::storage::{StorageEngine, beneath, names};
 use crate::zone::{ProcessId, ProcessSpec, ZoneNetwork, ZoneRuntime, ZoneSpec, ZoneUsage};
 
+pub use claims::Claims;
 pub use files::Logs;
 pub use objects::Objects;
 
@@ -89,6 +91,8 @@ pub struct Host {
     pub recorder: Recorder,
     /// The objects that pods use, as last seen.
     pub objects: Objects,
+    /// The volumes that only one pod may use.
+    pub claims: Claims,
     /// The certificates of pods.
     pub certificates: Certificates,
 }
@@ -330,6 +334,7 @@ impl Supplies for Host {
                 released.map_err(|error| error.to_string())
             });
             released.await.map_err(wrong)?;
+            self.claims.release(uid);
             if !over {
                 return Ok(());
             }

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use rustix::fs::{Gid, Mode};
 
+use super::claims::{bound_to, is_of};
 use super::content::write;
 use super::{Host, text, uid};
 use crate::blocking::blocking;
@@ -167,13 +168,12 @@ impl Host {
         written.await.map_err(told)
     }
 
-    /// The volume of a claim, with its name.
+    /// The volume of a claim, with its name, after the pod was found to be one that may have it.
     async fn persistent(
         &self,
         pod: &Pod,
         volume: &Volume,
     ) -> Result<(String, PersistentVolumeSpec), Lack> {
-        let namespace = text(pod.metadata.namespace.as_ref());
         let claim = match &volume.persistent_volume_claim {
             Some(of) => of.claim_name.clone(),
             None => format!("{}-{}", text(pod.metadata.name.as_ref()), volume.name),
@@ -185,18 +185,17 @@ impl Host {
             .map_err(|error| wrong(error.to_string()))?;
         let found =
             found.ok_or_else(|| wrong(format!("persistentvolumeclaim {claim:?} not found")))?;
-        let spec = found.spec.as_ref();
-        let bound = spec
-            .and_then(|spec| spec.volume_name.clone())
-            .filter(|name| !name.is_empty());
-        let name = bound.ok_or_else(|| wrong(format!("PVC {namespace}/{claim} is not bound")))?;
+        let owner = volume.ephemeral.as_ref().map(|_| pod);
+        let name = bound_to(&found, owner).map_err(wrong)?.to_owned();
         let persistent = self
             .cluster_object::<PersistentVolume>(pod, &name)
             .await
             .map_err(|error| wrong(error.to_string()))?;
-        let spec = persistent
-            .and_then(|persistent| persistent.spec.clone())
-            .ok_or_else(|| wrong(format!("persistentvolume {name:?} not found")))?;
+        let persistent =
+            persistent.ok_or_else(|| wrong(format!("persistentvolume {name:?} not found")))?;
+        is_of(&persistent, &found).map_err(wrong)?;
+        let spec = persistent.spec.clone().unwrap_or_default();
+        self.reaches(pod, &name, &spec).await.map_err(lack)?;
         Ok((name, spec))
     }
 
@@ -209,7 +208,10 @@ impl Host {
             )));
         };
         let dataset = self.storage.delegate_volume(handle, quota).await;
-        dataset.map_err(|error| unattached(error.to_string()))
+        let dataset = dataset.map_err(|error| unattached(error.to_string()))?;
+        let alone = self.use_alone(pod, &name, &spec, &dataset).await;
+        alone.map_err(lack)?;
+        Ok(dataset)
     }
 
     /// The path of a claimed volume on this host, after its group was set to the pod's fsGroup, if any.
@@ -234,8 +236,17 @@ impl Host {
 
     /// The volume of a claim on this host.
     async fn claimed(&self, pod: &Pod, volume: &Volume) -> Result<Claimed, Lack> {
-        let wrong = unattached;
         let (name, spec) = self.persistent(pod, volume).await?;
+        let claimed = self.found(name, &spec).await?;
+        let path = claimed.path.to_string_lossy();
+        let alone = self.use_alone(pod, &claimed.name, &spec, &path).await;
+        alone.map_err(lack)?;
+        Ok(claimed)
+    }
+
+    /// A persistent volume on this host, made if it is one of reddwarf's own.
+    async fn found(&self, name: String, spec: &PersistentVolumeSpec) -> Result<Claimed, Lack> {
+        let wrong = unattached;
         if let Some(of) = &spec.host_path {
             look_at_host_path(of).await.map_err(wrong)?;
             return Ok(Claimed {
@@ -251,7 +262,7 @@ impl Host {
                 is_the_hosts: false,
             });
         }
-        if let Some((handle, quota)) = own(&spec) {
+        if let Some((handle, quota)) = own(spec) {
             let made = self.storage.make_volume(handle, quota, None).await;
             return Ok(Claimed {
                 name,
