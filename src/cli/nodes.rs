@@ -585,7 +585,8 @@ impl Nodes {
         let name = plan.names.first().cloned().unwrap_or_default();
         let node_ip = plan.arguments.node_ip;
         let registration = this_host(&name, node_ip, "linux", &data);
-        let engine: Arc<dyn StorageEngine> = Arc::new(Directories::new(&storage));
+        let engine = Directories::new(&storage).with_notes(data.join("volumes"));
+        let engine: Arc<dyn StorageEngine> = Arc::new(engine);
         let volumes = engine.clone();
         let maker: Maker = Box::new(move |cluster| {
             let (name, data, ipam) = (name.clone(), data.clone(), ipam.clone());
