@@ -54,6 +54,7 @@ use crate::storage::{StorageEngine, beneath, names};
 use crate::zone::{ProcessId, ProcessSpec, ZoneNetwork, ZoneRuntime, ZoneSpec, ZoneUsage};
 
 pub use claims::Claims;
+pub use collect::Uses;
 pub use files::Logs;
 pub use objects::Objects;
 
@@ -93,6 +94,8 @@ pub struct Host {
     pub objects: Objects,
     /// The volumes that only one pod may use.
     pub claims: Claims,
+    /// When images were last used.
+    pub uses: Uses,
     /// The certificates of pods.
     pub certificates: Certificates,
 }
