@@ -6,8 +6,8 @@ use super::{Look, Standing};
 use crate::meta::time::go_duration;
 use crate::node::machine::status::{old_status, restarts};
 use crate::node::machine::{
-    Action, Backoff, ERR_IMAGE_PULL, Hook, ImageState, Kind, Listed, ProbeKind, containers,
-    full_name, image_of, later,
+    Action, Backoff, ERR_IMAGE_PULL, Hook, ImageState, Kind, Listed, ProbeKind, Restart,
+    containers, full_name, image_of, later,
 };
 use crate::zone::{Process, ProcessId, ZoneState};
 
@@ -174,8 +174,8 @@ impl<'a> Look<'a> {
             if !self.restarts(kind, container, code) {
                 return;
             }
-            let again = latest.is_some_and(|process| self.memory.restarting.contains(&process.id));
-            if !again {
+            let again = latest.and_then(|process| self.memory.restarting.get(&process.id));
+            if again != Some(&Restart::Changed) {
                 // A changed definition has its own back-off.
                 let changed =
                     latest.is_some_and(|process| self.is_changed(kind, container, process));

@@ -214,7 +214,7 @@ fn tell_phase(facts: &Facts<'_>, status: &mut PodStatus) {
     let own = own.map(|status| (status.name.as_str(), status)).collect();
     let restarting = memory
         .restarting
-        .iter()
+        .keys()
         .map(|id| id.name.as_str())
         .collect();
     let computed = phase::phase(spec_of(pod), &own, facts.terminal, &restarting);
