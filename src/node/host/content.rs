@@ -41,15 +41,21 @@ fn checked(path: &str) -> Result<&str, String> {
     }
 }
 
-/// Replaces the content of a volume, if it differs. `group` may read everything.
-pub(super) fn write(directory: &Path, files: &Files, group: Option<u32>) -> io::Result<()> {
+/// Replaces the content of a volume, if it differs. `group` may read everything. Other volumes are mounted at the
+/// directories `mounts`, which are made and kept.
+pub(super) fn write(
+    directory: &Path,
+    files: &Files,
+    mounts: &BTreeSet<String>,
+    group: Option<u32>,
+) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let data = directory.join("..data");
     if !holds(&data, files) {
         replace(directory, files, group)?;
     }
     // Done even if the content is up to date: its writer may have been killed before this.
-    let tops: BTreeSet<&str> = files
+    let mut tops: BTreeSet<&str> = files
         .keys()
         .filter_map(|path| path.split('/').next())
         .collect();
@@ -57,6 +63,14 @@ pub(super) fn write(directory: &Path, files: &Files, group: Option<u32>) -> io::
         let shown = directory.join(top);
         if std::fs::symlink_metadata(&shown).is_err() {
             symlink(Path::new("..data").join(top), shown)?;
+        }
+    }
+    for mount in mounts {
+        let top = mount.split('/').next().unwrap_or_default();
+        // A file of the volume stays what it is; the mount fails then, as it must.
+        if !tops.contains(top) {
+            std::fs::create_dir_all(directory.join(mount))?;
+            tops.insert(top);
         }
     }
     let version = std::fs::read_link(&data)?;
@@ -439,7 +453,8 @@ mod tests {
                 .collect()
         };
         let read = |name: &str| std::fs::read_to_string(path.join(name)).ok();
-        write(path, &files(&[("a", "1"), ("d/b", "2")]), None).expect("written");
+        let none = BTreeSet::new();
+        write(path, &files(&[("a", "1"), ("d/b", "2")]), &none, None).expect("written");
         assert_eq!(
             (read("a"), read("d/b")),
             (Some("1".into()), Some("2".into()))
@@ -450,13 +465,13 @@ mod tests {
             .mode();
         assert_eq!(mode & 0o777, 0o640);
         let version = std::fs::read_link(path.join("..data")).expect("a link");
-        write(path, &files(&[("a", "1"), ("d/b", "2")]), None).expect("written");
+        write(path, &files(&[("a", "1"), ("d/b", "2")]), &none, None).expect("written");
         assert_eq!(
             std::fs::read_link(path.join("..data")).expect("a link"),
             version,
             "nothing to do"
         );
-        write(path, &files(&[("a", "3"), ("c", "4")]), None).expect("written");
+        write(path, &files(&[("a", "3"), ("c", "4")]), &none, None).expect("written");
         assert_eq!(
             (read("a"), read("d/b"), read("c")),
             (Some("3".into()), None, Some("4".into()))
@@ -469,13 +484,24 @@ mod tests {
         std::fs::write(path.join("..old/secret"), "").expect("written");
         symlink("..old", path.join("..data_tmp")).expect("made");
         symlink("..data/gone", path.join("gone")).expect("made");
-        write(path, &files(&[("a", "3"), ("c", "4")]), None).expect("written");
+        write(path, &files(&[("a", "3"), ("c", "4")]), &none, None).expect("written");
         assert_eq!(read("c"), Some("4".into()));
         let names: Vec<_> = std::fs::read_dir(path).expect("read").flatten().collect();
         assert_eq!(names.len(), 4, "a, c, ..data and its version: {names:?}");
+        // Other volumes are mounted below: what was made for that stays, and a file stays a file.
+        let mounts = ["tls", "deep/er", "a"].map(str::to_owned).into();
+        for content in ["3", "4"] {
+            write(path, &files(&[("a", content), ("c", "4")]), &mounts, None).expect("written");
+            assert!(path.join("tls").is_dir() && path.join("deep/er").is_dir());
+            assert_eq!(read("a"), Some(content.into()));
+            std::fs::write(path.join("tls/kept"), "").expect("written");
+        }
+        assert!(path.join("tls/kept").exists());
+        write(path, &files(&[("a", "3"), ("c", "4")]), &none, None).expect("written");
+        assert!(!path.join("tls").exists());
         // As on a full disk: one file cannot be created, after others were.
         let torn = files(&[("a", "5"), ("a/b", "6")]);
-        assert!(write(path, &torn, None).is_err());
+        assert!(write(path, &torn, &none, None).is_err());
         assert_eq!((read("a"), read("c")), (Some("3".into()), Some("4".into())));
         let left: Vec<_> = std::fs::read_dir(path).expect("read").flatten().collect();
         assert_eq!(left.len(), 4, "nothing of it is left: {left:?}");

@@ -14,6 +14,7 @@ mod files;
 mod health;
 mod http;
 mod images;
+mod nested;
 mod objects;
 mod offers;
 mod probe;

@@ -12,10 +12,12 @@ use rustix::fs::{Gid, Mode};
 
 use super::claims::{bound_to, is_of};
 use super::content::write;
+use super::nested::mount_points;
 use super::{Host, text, uid};
 use crate::blocking::blocking;
 use crate::meta::quantity::Quantity;
 use crate::node::describe;
+use crate::node::machine::spec_of;
 use crate::node::supplies::Lack;
 use crate::node::volumes::DRIVER;
 use crate::storage::{Ownership, beneath};
@@ -160,8 +162,9 @@ impl Host {
         let Some(files) = self.content(pod, volume).await? else {
             return Err("this node does not offer volumes of this kind".into());
         };
+        let mounts = mount_points(spec_of(pod), &volume.name);
         let written = blocking(move || match first || directory.exists() {
-            true => write(&directory, &files, group),
+            true => write(&directory, &files, &mounts, group),
             // The pod ended meanwhile: nothing of it is created again.
             false => Ok(()),
         });
