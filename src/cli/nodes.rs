@@ -19,7 +19,7 @@ use super::illumos;
 use super::join::Joined;
 use super::names::NameFlags;
 use crate::api::actions::kubelet::Agents;
-use crate::blocking::patiently;
+use crate::blocking::{blocking, patiently};
 use crate::client::events::{self, Events};
 use crate::meta::addresses::{Network, parse_cidr};
 use crate::net::Ipam;
@@ -572,6 +572,10 @@ impl Nodes {
             plan.arguments.network.etherstub_name
         ))
         .map_err(AgentError::Host)?;
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        if let Err(error) = groups.share(cpus as u64 * 1000) {
+            tracing::warn!(%error, "pods together weigh as much as one service of this host");
+        }
         let proxy_healthz_port = plan.arguments.proxy_healthz_port;
         let storage = plan.storage.clone();
         let thresholds = plan.arguments.eviction_hard.clone();
@@ -604,8 +608,9 @@ impl Nodes {
                     cluster: whole,
                     are_made,
                 };
-                let runtime =
-                    Linux::open(&data.join("zones"), groups, network).map_err(AgentError::Host)?;
+                let zones = data.join("zones");
+                let opened = blocking(move || Linux::open(&zones, groups, network));
+                let runtime = opened.await.map_err(AgentError::Host)?;
                 engine
                     .prepare()
                     .await

@@ -85,6 +85,25 @@ impl Groups {
         matches!(self.version, Version::Two(_))
     }
 
+    /// Gives all zones together the weight of a host of this many millicores: otherwise they would count as much as a
+    /// single service of the system. Follows `createNodeAllocatableCgroups` of pkg/kubelet/cm.
+    ///
+    /// # Errors
+    /// Errors of control groups.
+    pub fn share(&self, millis: u64) -> io::Result<()> {
+        for own in &self.ours {
+            if let Some(above) = own.parent().filter(|_| self.is_unified()) {
+                hand_down(above)?;
+            }
+            fs::create_dir_all(own)?;
+        }
+        let limits = Limits {
+            cpu_shares: Some(millis * 1024 / 1000),
+            ..Limits::default()
+        };
+        self.limit("", &limits)
+    }
+
     /// The directories of a zone's groups, one for each hierarchy.
     pub fn zone(&self, zone: &str) -> Vec<PathBuf> {
         self.ours.iter().map(|own| own.join(zone)).collect()
@@ -94,26 +113,7 @@ impl Groups {
     pub fn make_zone(&self, zone: &str, limits: &Limits) -> io::Result<()> {
         for own in self.zone(zone) {
             if self.is_unified() {
-                let mut above: Vec<&Path> = own
-                    .ancestors()
-                    .take_while(|path| *path != Path::new("/sys/fs"))
-                    .collect();
-                above.reverse();
-                for path in above {
-                    fs::create_dir_all(path)?;
-                    for controller in LIMITING {
-                        fs::write(
-                            path.join("cgroup.subtree_control"),
-                            format!("+{controller}"),
-                        )
-                        .map_err(|error| {
-                            io::Error::new(
-                                error.kind(),
-                                format!("hand {controller} to {}: {error}", path.display()),
-                            )
-                        })?;
-                    }
-                }
+                hand_down(&own)?;
             }
             fs::create_dir_all(own.join("init"))?;
         }
@@ -286,6 +286,28 @@ fn all_there(offered: impl Fn(&str) -> bool) -> Result<(), String> {
             "limits would not be kept: the control groups under {ROOT} have no controller `{missing}`; boot with it enabled (cgroup_enable={missing}), or mount it"
         )),
     }
+}
+
+/// Creates a group of version 2, and lets it and those above it hand the controllers to the groups in them.
+fn hand_down(group: &Path) -> io::Result<()> {
+    let mut above: Vec<&Path> = group
+        .ancestors()
+        .take_while(|path| *path != Path::new("/sys/fs"))
+        .collect();
+    above.reverse();
+    for path in above {
+        fs::create_dir_all(path)?;
+        for controller in LIMITING {
+            let control = path.join("cgroup.subtree_control");
+            fs::write(control, format!("+{controller}")).map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("hand {controller} to {}: {error}", path.display()),
+                )
+            })?;
+        }
+    }
+    Ok(())
 }
 
 fn children(path: &Path) -> Vec<PathBuf> {
