@@ -16,7 +16,7 @@ use super::nested::mount_points;
 use super::{Host, text, uid};
 use crate::blocking::blocking;
 use crate::meta::quantity::Quantity;
-use crate::node::describe;
+use crate::node::describe::{self, fs_group};
 use crate::node::machine::spec_of;
 use crate::node::supplies::Lack;
 use crate::node::volumes::DRIVER;
@@ -49,12 +49,6 @@ struct Claimed {
     path: PathBuf,
     /// It is a hostPath, whose owner is not changed.
     is_the_hosts: bool,
-}
-
-/// The fsGroup of a pod.
-fn fs_group(pod: &Pod) -> Option<u32> {
-    let context = pod.spec.as_ref()?.security_context.as_ref()?;
-    u32::try_from(context.fs_group?).ok()
 }
 
 /// The owner that the pod's claimed volumes must have.
