@@ -18,12 +18,13 @@ impl<'a> Look<'a> {
         match self.zone.map(|zone| zone.state) {
             Some(ZoneState::Running) => {}
             Some(ZoneState::Unreachable) => return,
-            Some(ZoneState::Incomplete) => {
+            // Nothing of what ran in a zone is used by its successor.
+            Some(state) if state == ZoneState::Incomplete || self.has_run() => {
                 let steps = [Action::Halt, Action::Release { over: false }];
                 self.decision.actions.extend(steps);
                 return;
             }
-            Some(ZoneState::Installed) | None => return self.prepare(&list),
+            _ => return self.prepare(&list),
         }
         self.forget(&list);
         self.judge(&list);
@@ -108,6 +109,14 @@ impl<'a> Look<'a> {
     pub(super) fn has_started(&self, container: &Container, process: &Process) -> bool {
         self.memory
             .passes(&process.id, ProbeKind::Startup, container)
+    }
+
+    /// Whether containers were started in the pod's zone.
+    fn has_run(&self) -> bool {
+        let last = &self.memory.last;
+        let all = [&last.init_container_statuses, &last.container_statuses];
+        let mut all = all.into_iter().flat_map(|list| list.iter().flatten());
+        self.memory.had_zone || all.any(|status| status.container_id.is_some())
     }
 
     /// Creates the zone, unless nothing of the pod would be started in it.
