@@ -26,7 +26,7 @@ use crate::net::Ipam;
 use crate::net::routes::NodeRouter;
 use crate::net::services::ServiceRouter;
 use crate::node::agent::{self, Pods, Setup};
-use crate::node::host::{Claims, Host, Logs, Objects, Uses};
+use crate::node::host::{Claims, Host, Logs, Objects, Paths, Uses};
 use crate::node::images::{Images, Registries};
 use crate::node::pod_certificates::Certificates;
 use crate::node::pressure::Thresholds;
@@ -181,6 +181,7 @@ impl RealHost {
             recorder: cluster.recorder.clone(),
             objects: Objects::default(),
             claims: Claims::default(),
+            paths: Paths::default(),
             uses: Uses::default(),
             certificates,
         };

@@ -17,6 +17,7 @@ mod images;
 mod nested;
 mod objects;
 mod offers;
+mod paths;
 mod probe;
 mod process;
 pub mod usage;
@@ -58,6 +59,7 @@ pub use claims::Claims;
 pub use collect::Uses;
 pub use files::Logs;
 pub use objects::Objects;
+pub use paths::Paths;
 
 /// A real host.
 pub struct Host {
@@ -95,6 +97,8 @@ pub struct Host {
     pub objects: Objects,
     /// The volumes that only one pod may use.
     pub claims: Claims,
+    /// Paths of the host that are being looked at.
+    pub paths: Paths,
     /// When images were last used.
     pub uses: Uses,
     /// The certificates of pods.

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
     HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod,
@@ -60,18 +59,13 @@ fn ownership(pod: &Pod) -> Option<Ownership> {
     })
 }
 
-/// How long to wait for a path of the host: one on an unreachable server never responds.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Like [`host_path`], with a timeout.
-async fn look_at_host_path(of: &HostPathVolumeSource) -> Result<(), String> {
-    let own = of.clone();
-    let looked = blocking(move || host_path(&own));
-    let looked = tokio::time::timeout(PATIENCE, looked).await;
-    looked.unwrap_or_else(|_| Err(format!("{}: it does not answer", of.path)))
-}
-
 impl Host {
+    /// Like [`host_path`], for a path that may not answer.
+    async fn look_at_host_path(&self, of: &HostPathVolumeSource) -> Result<(), String> {
+        let own = of.clone();
+        self.paths.at(&of.path, true, move || host_path(&own)).await
+    }
+
     /// The directory of a volume: volumes from the API are in the read-only part.
     pub(super) fn volume_directory(&self, pod: &Pod, volume: &Volume) -> PathBuf {
         let above = match volume.empty_dir {
@@ -145,7 +139,7 @@ impl Host {
         }
         if let Some(of) = &volume.host_path {
             return match first {
-                true => look_at_host_path(of).await,
+                true => self.look_at_host_path(of).await,
                 false => Ok(()),
             };
         }
@@ -221,7 +215,9 @@ impl Host {
             return Ok(claimed.path);
         };
         let path = claimed.path.clone();
-        let given = blocking(move || ownership.give(&path)).await;
+        let give = move || ownership.give(&path).map_err(|error| error.to_string());
+        let path = claimed.path.to_string_lossy();
+        let given = self.paths.at(&path, false, give).await;
         given.map_err(|error| {
             lack(format!(
                 "MountVolume.SetUp failed for volume {:?} : applyFSGroup failed for vol {}: {error}",
@@ -245,7 +241,7 @@ impl Host {
     async fn found(&self, name: String, spec: &PersistentVolumeSpec) -> Result<Claimed, Lack> {
         let wrong = unattached;
         if let Some(of) = &spec.host_path {
-            look_at_host_path(of).await.map_err(wrong)?;
+            self.look_at_host_path(of).await.map_err(wrong)?;
             return Ok(Claimed {
                 name,
                 path: PathBuf::from(&of.path),
