@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::failing::Attempts;
 use super::machine::{RESIZES, condition, is_own};
 use super::shown::shows;
+use crate::client::errors::is_refused;
 use crate::client::write_for_version;
 
 /// The node's parts of a pod's status, with null for what the status must not have. Conditions and other parts that
@@ -175,11 +176,6 @@ impl Reporter {
         }
         contradicted
     }
-}
-
-/// Whether the API rejects a status for good, as opposed to being down or overloaded.
-fn is_refused(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)
 }
 
 async fn tell(api: Api<Pod>, mut offers: watch::Receiver<Offer>, settles: watch::Sender<Settled>) {
