@@ -15,7 +15,7 @@ use super::health::serving;
 use super::http::{PLAIN_ANSWER, Target, body};
 use super::{Host, zone_name};
 use crate::node::supplies::{HookFailure, Outcome};
-use crate::zone::{ExecSpec, ProcessId, ZoneNetwork, ZoneSpec};
+use crate::zone::{ExecSpec, ProcessId, ZoneError, ZoneNetwork, ZoneSpec};
 
 /// How much of a response or of a command's output is looked at, in bytes.
 pub(super) const LOOKED_AT: usize = 10 * 1024;
@@ -134,8 +134,8 @@ impl Host {
         };
         let mut session = match self.runtime.exec(&zone.name, id, &exec).await {
             Ok(session) => session,
-            // A missing command is a result: the container is not healthy.
-            Err(crate::zone::ZoneError::Start { reason }) => return Ok((126, reason)),
+            // It could not be run, which is no result, as with other runtimes.
+            Err(ZoneError::Start { reason }) => return Err(reason),
             Err(error) => return Err(error.to_string()),
         };
         let read = |from: Option<Box<dyn tokio::io::AsyncRead + Send + Unpin>>| async move {
