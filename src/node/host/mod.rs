@@ -373,12 +373,13 @@ impl Supplies for Host {
                 Logs::Homes(_) => None,
             };
             let removed = blocking(move || {
-                crate::storage::remove_tree(&directory)?;
-                let Some(logs) = logs else { return Ok(()) };
-                for name in names(&logs)?.iter().filter(|name| name.ends_with(&own)) {
-                    crate::storage::remove_tree(&logs.join(name))?;
+                if let Some(logs) = logs {
+                    for name in names(&logs)?.iter().filter(|name| name.ends_with(&own)) {
+                        crate::storage::remove_tree(&logs.join(name))?;
+                    }
                 }
-                Ok::<_, io::Error>(())
+                // Last: an agent that is killed before finds by this that there is more.
+                crate::storage::remove_tree(&directory)
             });
             let removed = removed.await;
             removed.map_err(|error| Lack::new("FailedKillPod", error.to_string()))
