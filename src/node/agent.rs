@@ -384,7 +384,7 @@ impl Agent {
             self.shared.clone(),
             wanted.pod.clone(),
             ended.clone(),
-            None,
+            broken.refused.clone(),
             &mut self.workers,
         );
         if wanted.gone {

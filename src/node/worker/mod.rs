@@ -110,6 +110,8 @@ pub struct Handle {
     pub told: mpsc::Sender<Told>,
     /// The last computed status.
     pub status: watch::Receiver<Option<PodStatus>>,
+    /// Why the pod is refused, if it is.
+    pub refused: Option<Refusal>,
 }
 
 struct Worker {
@@ -250,7 +252,7 @@ pub fn start(
         clock: Clock::now(),
         shared,
     };
-    if let Some(Refusal { reason, message }) = refused {
+    if let Some(Refusal { reason, message }) = refused.clone() {
         let pod = worker.wanted.borrow().pod.clone();
         worker.event(&pod, true, reason, None, &message);
         worker.memory.fail = Some((reason.into(), format!("Pod was rejected: {message}")));
@@ -278,6 +280,7 @@ pub fn start(
         changed,
         told,
         status,
+        refused,
     }
 }
 
