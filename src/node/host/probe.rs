@@ -106,13 +106,9 @@ impl Host {
             let host = self.address(zone);
             let port = grpc.port as u16;
             let service = grpc.service.clone().unwrap_or_default();
-            return match tokio::time::timeout(timeout, serving(&host, port, &service)).await {
-                Err(_) => Outcome::Failure(format!(
-                    "timeout: failed to connect service \"{host}:{port}\" within {}s: context deadline exceeded",
-                    timeout.as_secs()
-                )),
-                Ok(Err(error)) => Outcome::Failure(error),
-                Ok(Ok(())) => Outcome::Success,
+            return match serving(&host, port, &service, timeout).await {
+                Err(error) => Outcome::Failure(error),
+                Ok(()) => Outcome::Success,
             };
         }
         Outcome::Error("missing probe handler".into())
