@@ -405,6 +405,15 @@ mod tests {
                 true,
             ),
             (
+                "--server a:1 --token-file t --ca-cert-hash sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+                true,
+            ),
+            (
+                "--server a:1 --token-file t --token abcdef.0123456789abcdef --ca-cert-hash sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+                false,
+            ),
+            ("--token-file t", false),
+            (
                 "--server a:1 --token abcdef.0123456789abcdef --ca-cert-hash sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef --bootstrap-kubeconfig b",
                 false,
             ),

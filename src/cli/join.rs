@@ -44,11 +44,14 @@ pub(super) struct JoinFlags {
     pub bootstrap_kubeconfig: Option<PathBuf>,
     /// Join this API server (https://HOST:PORT) by a token; `reddwarf token create` on its host prints the line to type.
     /// Used only as long as --bootstrap-kubeconfig would be.
-    #[arg(long, conflicts_with_all = SERVERS, conflicts_with = "bootstrap_kubeconfig", value_parser = server, requires_all = ["token", "ca_cert_hash"])]
+    #[arg(long, conflicts_with_all = SERVERS, conflicts_with = "bootstrap_kubeconfig", value_parser = server, requires_all = ["join_token", "ca_cert_hash"])]
     pub server: Option<http::Uri>,
-    /// The token to join by.
-    #[arg(long, requires = "server", value_parser = token)]
+    /// The token to join by. Everybody on this host sees the command line; --token-file keeps it from them.
+    #[arg(long, group = "join_token", requires = "server", value_parser = token)]
     pub token: Option<String>,
+    /// The file with the token to join by, read whenever it is needed.
+    #[arg(long, group = "join_token", requires = "server")]
+    pub token_file: Option<PathBuf>,
     /// The hash of the key of the API server's authority; several, if it is one of them.
     #[arg(long, requires = "server", value_delimiter = ',', value_parser = discover::hash)]
     pub ca_cert_hash: Vec<String>,
@@ -114,6 +117,14 @@ pub enum JoinError {
         path: PathBuf,
         /// Until when, as text.
         until: String,
+    },
+    /// The file with the token.
+    #[error("cannot use the token file {}: {cause}", path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
     },
     /// The command line names neither of them.
     #[error("there is nothing to join by: give --bootstrap-kubeconfig, or --server and --token")]
@@ -430,7 +441,11 @@ impl Joining<'_> {
                 Err(_) => Err(wrong("there is no such file".to_owned())),
             };
         }
-        let Some((url, token)) = flags.server.as_ref().zip(flags.token.as_ref()) else {
+        let token = match &flags.token_file {
+            Some(path) => Some(read_token(path)?),
+            None => flags.token.clone(),
+        };
+        let Some((url, token)) = flags.server.as_ref().zip(token) else {
             return Err(JoinError::Nothing);
         };
         let believed = discover::authorities(url, &flags.ca_cert_hash).await?;
@@ -441,9 +456,19 @@ impl Joining<'_> {
                 .map(|block| block.bytes)
                 .collect(),
         );
-        config.auth_info.token = Some(token.clone().into());
+        config.auth_info.token = Some(token.into());
         Ok(config)
     }
+}
+
+/// The token in a file, which may end with an empty line.
+fn read_token(path: &Path) -> Result<String, JoinError> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
+    let read = text.and_then(|text| token(text.trim()));
+    read.map_err(|cause| JoinError::TokenFile {
+        path: path.to_owned(),
+        cause,
+    })
 }
 
 /// The certificate that a store has, if it is good for what is wanted here and now.

@@ -40,6 +40,13 @@ pub fn is_unsupported(error: &kube::Error) -> bool {
     matches!(reason(error), "MethodNotAllowed" | "NotFound")
 }
 
+/// The API rejects the request for good, as opposed to being down, overloaded or unsure who asks: a client certificate
+/// that is being replaced is not believed for a moment.
+pub fn is_refused(error: &kube::Error) -> bool {
+    let for_good = |code: u16| (400..500).contains(&code) && !matches!(code, 401 | 429);
+    matches!(error, kube::Error::Api(status) if for_good(status.code))
+}
+
 /// The message of a failure, in the API's words if it is one of the API's.
 pub fn text(error: &kube::Error) -> String {
     match error {

@@ -17,4 +17,4 @@ mod transport;
 
 pub use changing::Changing;
 pub use context::{Context, Settings};
-pub use transport::{Transport, write};
+pub use transport::{Transport, write, write_for_version};

@@ -26,6 +26,29 @@ pub async fn write(
     client.request_text(request).await.map(drop)
 }
 
+/// Like [`write`]; returns the object's resource version, if the response has one.
+///
+/// # Errors
+/// As [`write`].
+pub async fn write_for_version(
+    client: &kube::Client,
+    request: Result<Request<Vec<u8>>, kube::core::request::Error>,
+) -> kube::Result<Option<u64>> {
+    #[derive(serde::Deserialize)]
+    struct Written {
+        metadata: Metadata,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata {
+        resource_version: String,
+    }
+    let request = request.map_err(kube::Error::BuildRequest)?;
+    let text = client.request_text(request).await?;
+    let written = serde_json::from_str::<Written>(&text).ok();
+    Ok(written.and_then(|written| written.metadata.resource_version.parse().ok()))
+}
+
 /// Makes clients of the API in this process.
 #[derive(Clone)]
 pub struct Transport(Arc<Handle>);

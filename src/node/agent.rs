@@ -99,13 +99,42 @@ impl Pods {
             let _ = handle.told.try_send(Told::Evicted { message, disrupts });
         }
     }
-    /// A pod by name.
-    pub fn find(&self, namespace: &str, name: &str) -> Option<(Arc<Pod>, Option<PodStatus>)> {
-        self.list().into_iter().find(|(pod, _)| {
-            pod.metadata.namespace.as_deref() == Some(namespace)
-                && pod.metadata.name.as_deref() == Some(name)
-        })
+    /// Those that the API has. Others are being ended, and other pods may have their names.
+    pub fn known(&self) -> Vec<(Arc<Pod>, Option<PodStatus>)> {
+        let map = self.map.lock();
+        let known = map.values().filter(|handle| !handle.wanted.borrow().gone);
+        known
+            .map(|handle| {
+                let pod = handle.wanted.borrow().pod.clone();
+                (pod, handle.status.borrow().clone())
+            })
+            .collect()
     }
+    /// A pod by name; by its uid, too, if that is given.
+    pub fn find(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: Option<&str>,
+    ) -> Option<(Arc<Pod>, Option<PodStatus>)> {
+        newest(self.known(), namespace, name, uid)
+    }
+}
+
+/// The newest pod of a name, of those with this uid if one is given.
+fn newest<T>(
+    pods: Vec<(Arc<Pod>, T)>,
+    namespace: &str,
+    name: &str,
+    uid: Option<&str>,
+) -> Option<(Arc<Pod>, T)> {
+    let of_name = pods.into_iter().filter(|(pod, _)| {
+        let metadata = &pod.metadata;
+        metadata.namespace.as_deref() == Some(namespace)
+            && metadata.name.as_deref() == Some(name)
+            && uid.is_none_or(|uid| metadata.uid.as_deref() == Some(uid))
+    });
+    of_name.max_by_key(|(pod, _)| pod.metadata.creation_timestamp.clone())
 }
 
 /// Runs an agent until `ends` is cancelled; pods keep running.
@@ -355,7 +384,7 @@ impl Agent {
             self.shared.clone(),
             wanted.pod.clone(),
             ended.clone(),
-            None,
+            broken.refused.clone(),
             &mut self.workers,
         );
         if wanted.gone {
@@ -445,6 +474,29 @@ mod tests {
         ] {
             let refused = needs_more(&pod(list, action)).map(|refused| refused.message);
             assert_eq!(refused.as_deref(), expected, "{list} {action}");
+        }
+    }
+
+    #[test]
+    fn of_two_pods_with_a_name_the_newest_is_meant() {
+        let pod = |uid: &str, minute: u32| -> (Arc<Pod>, u32) {
+            let at = format!("2026-01-01T00:{minute:02}:00Z");
+            let metadata =
+                json!({"namespace": "n", "name": "web-0", "uid": uid, "creationTimestamp": at});
+            let pod = serde_json::from_value(json!({"metadata": metadata})).expect("a pod");
+            (Arc::new(pod), minute)
+        };
+        for order in [["a", "b"], ["b", "a"]] {
+            let all = || {
+                order
+                    .map(|uid| pod(uid, if uid == "a" { 1 } else { 2 }))
+                    .into()
+            };
+            for (uid, expected) in [(None, Some(2)), (Some("a"), Some(1)), (Some("c"), None)] {
+                let found = newest(all(), "n", "web-0", uid);
+                assert_eq!(found.map(|(_, minute)| minute), expected, "{uid:?}");
+            }
+            assert!(newest(all(), "n", "web-1", None).is_none());
         }
     }
 

@@ -326,6 +326,12 @@ pub fn storage(pod: &Pod) -> Option<u64> {
     u64::try_from(limit.value()).ok()
 }
 
+/// The fsGroup of a pod.
+pub fn fs_group(pod: &Pod) -> Option<u32> {
+    let context = pod.spec.as_ref()?.security_context.as_ref()?;
+    u32::try_from(context.fs_group?).ok()
+}
+
 /// The specification of a pod's zone; `volumes` is the directory of its writable volumes.
 pub fn zone_spec(
     pod: &Pod,
@@ -366,6 +372,7 @@ pub fn zone_spec(
         shares,
         datasets: Vec::new(),
         memory_directories: memory,
+        memory_group: fs_group(pod),
         limits: Limits::default(),
     }
 }

@@ -25,6 +25,7 @@ pub mod register;
 mod report;
 pub mod routes;
 pub mod services;
+mod shown;
 pub mod simulated;
 pub mod supplies;
 pub mod sysctls;

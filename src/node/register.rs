@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
@@ -24,8 +25,10 @@ use super::host::usage;
 use super::machine::status_time;
 use super::pressure::Observed;
 use super::routes::Reach;
+use super::shown::shows;
 use super::supplies::Supplies;
 use crate::client::events::{Recorder, Tone};
+use crate::client::follow::{Event, follow};
 use crate::meta::version;
 use crate::zone::ZoneRuntime;
 
@@ -361,10 +364,12 @@ pub async fn keep(
         // It changes when the node is deleted and registers again.
         let uid = Mutex::new(node.metadata.uid.clone());
         let lives = prove_life(&leases, &registration.name, &uid);
+        let (sees, seen) = watch::channel(node.clone());
+        let looks = see(nodes.clone(), &registration.name, sees);
         let about = (&registration, &fitness, &*observed, &recorder);
-        let told = report(&nodes, node, about, reach, &uid);
-        // Neither waits for the other: a host whose status is stuck still sends heartbeats.
-        tokio::join!(lives, told);
+        let told = report(&nodes, node, about, (reach, seen), &uid);
+        // None waits for another one: a host whose status is stuck still sends heartbeats.
+        tokio::join!(lives, looks, told);
     };
     tokio::select! {
         () = kept => {}
@@ -423,12 +428,59 @@ async fn prove_life(leases: &Api<Lease>, name: &str, uid: &Mutex<Option<String>>
     }
 }
 
+/// Publishes the node object as the API has it, forever.
+async fn see(nodes: Api<Node>, name: &str, sees: watch::Sender<Node>) {
+    let mut events = follow(nodes, &format!("metadata.name={name}"));
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Listed(node) | Event::Applied(node)) => drop(sees.send_replace(node)),
+            // A deleted node registers again.
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(%error, name, "the watch of the node was interrupted; it resumes")
+            }
+        }
+    }
+}
+
+/// The resource version of a node as a number; 0 if it is none.
+fn version(node: &Node) -> u64 {
+    let version = node.metadata.resource_version.as_ref();
+    version.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// A status that was reported.
+struct Reported {
+    status: NodeStatus,
+    at: std::time::Instant,
+    /// The version of the node that has it.
+    version: u64,
+}
+
+impl Reported {
+    /// Whether `status` needs no report: it is the same, and `node`, as the API has it, has it still. Others write over
+    /// it when they believe that the node is down. Follows `tryUpdateNodeStatus` of pkg/kubelet/kubelet_node_status.go.
+    fn covers(&self, status: &NodeStatus, node: &Node) -> bool {
+        let is_there = || version(node) <= self.version || has(node, status);
+        alike(&self.status, status) && is_there()
+    }
+}
+
+/// Whether a node has everything of a status, apart from times.
+fn has(node: &Node, status: &NodeStatus) -> bool {
+    let pair = (
+        serde_json::to_value(&node.status),
+        serde_json::to_value(without_times(status)),
+    );
+    matches!(pair, (Ok(theirs), Ok(ours)) if shows(&theirs, &ours))
+}
+
 /// Reports the node's status, forever.
 async fn report(
     nodes: &Api<Node>,
     mut node: Node,
     (registration, fitness, observed, recorder): (&Registration, &Fitness, &Observed, &Recorder),
-    mut reach: watch::Receiver<Option<Reach>>,
+    (mut reach, mut seen): (watch::Receiver<Option<Reach>>, watch::Receiver<Node>),
     uid: &Mutex<Option<String>>,
 ) {
     let name = registration.name.clone();
@@ -446,10 +498,22 @@ async fn report(
             recorder.tell_of(about.clone(), Tone::Warning, "KubeletSetupFailed", reason);
         }
     }
-    let mut reported: Option<(NodeStatus, std::time::Instant)> = None;
+    let mut reported: Option<Reported> = None;
+    let mut unschedulable = false;
     let mut attempts = Attempts::new(format!("the status of node {name} cannot be written"));
     let mut pause = Pause::default();
     loop {
+        {
+            // What the watch delivers may be older than the last report.
+            let seen = seen.borrow_and_update();
+            if version(&seen) > version(&node) {
+                node = seen.clone();
+            }
+        }
+        if let Some(reason) = schedulable(&mut unschedulable, &node) {
+            let message = format!("Node {name} status is now: {reason}");
+            recorder.tell_of(about.clone(), Tone::Normal, reason, message);
+        }
         let lacks = fitness.lacks().await;
         let old = node.status.clone().unwrap_or_default();
         let reached = reach.borrow_and_update().clone();
@@ -463,7 +527,7 @@ async fn report(
         status.images = (had || !images.is_empty()).then_some(images);
         let same = reported
             .as_ref()
-            .is_some_and(|(last, at)| alike(last, &status) && at.elapsed() < REPORT);
+            .is_some_and(|last| last.covers(&status, &node) && last.at.elapsed() < REPORT);
         let mut written = Ok(());
         if !same {
             let patch = serde_json::json!({"status": status});
@@ -481,7 +545,11 @@ async fn report(
                         recorder.tell_of(about.clone(), Tone::Warning, "Rebooted", message);
                     }
                     node = now;
-                    reported = Some((status, std::time::Instant::now()));
+                    reported = Some(Reported {
+                        status,
+                        at: std::time::Instant::now(),
+                        version: version(&node),
+                    });
                 }
                 Err(kube::Error::Api(error)) if error.code == 404 => {
                     // The node was deleted: it registers again, like upstream's.
@@ -508,6 +576,7 @@ async fn report(
             // If nobody maintains routes, the channel is closed and no longer polled. After a failure the pause applies
             // all the same.
             Ok(()) = reach.changed(), if written.is_ok() => {}
+            Ok(()) = seen.changed(), if written.is_ok() => {}
         }
     }
 }
@@ -550,17 +619,31 @@ fn rebooted<'s>(old: &NodeStatus, new: &'s NodeStatus) -> Option<&'s str> {
     (!before.is_empty() && before != now).then_some(now)
 }
 
-/// Whether two statuses differ only in heartbeat times.
+/// The event reason if pods may now be scheduled to the node, or may no longer; `known` is what was told last. Follows
+/// `recordNodeSchedulableEvent` of pkg/kubelet/kubelet_node_status.go.
+fn schedulable(known: &mut bool, node: &Node) -> Option<&'static str> {
+    let spec = node.spec.as_ref();
+    let now = spec.is_some_and(|spec| spec.unschedulable == Some(true));
+    let changed = std::mem::replace(known, now) != now;
+    changed.then_some(match now {
+        true => "NodeNotSchedulable",
+        false => "NodeSchedulable",
+    })
+}
+
+/// A status without the times of its conditions.
+fn without_times(status: &NodeStatus) -> NodeStatus {
+    let mut status = status.clone();
+    for condition in status.conditions.iter_mut().flatten() {
+        condition.last_heartbeat_time = None;
+        condition.last_transition_time = None;
+    }
+    status
+}
+
+/// Whether two statuses differ only in the times of their conditions.
 fn alike(one: &NodeStatus, other: &NodeStatus) -> bool {
-    let plain = |status: &NodeStatus| {
-        let mut status = status.clone();
-        for condition in status.conditions.iter_mut().flatten() {
-            condition.last_heartbeat_time = None;
-            condition.last_transition_time = None;
-        }
-        status
-    };
-    plain(one) == plain(other)
+    without_times(one) == without_times(other)
 }
 
 async fn register(nodes: &Api<Node>, registration: &Registration) -> kube::Result<Node> {
@@ -674,8 +757,56 @@ mod tests {
             let told = changes(&status(before, ""), &status(now, ""));
             assert_eq!(told, expected, "{before:?} {now:?}");
         }
+        let mut known = false;
+        for (spec, expected) in [
+            (serde_json::json!({}), None),
+            (
+                serde_json::json!({"unschedulable": true}),
+                Some("NodeNotSchedulable"),
+            ),
+            (serde_json::json!({"unschedulable": true}), None),
+            (serde_json::json!({}), Some("NodeSchedulable")),
+        ] {
+            let node = serde_json::json!({"metadata": {}, "spec": spec});
+            let node = serde_json::from_value(node).expect("a node");
+            assert_eq!(schedulable(&mut known, &node), expected, "{spec}");
+        }
         for (before, now, expected) in [("", "b", None), ("b", "b", None), ("a", "b", Some("b"))] {
             assert_eq!(rebooted(&status(&[], before), &status(&[], now)), expected);
+        }
+    }
+
+    #[test]
+    fn a_status_that_others_wrote_over_is_reported_again() {
+        let status = |ready: &str, at: &str| -> NodeStatus {
+            let condition = serde_json::json!({"type": "Ready", "status": ready, "lastHeartbeatTime": at,
+                "lastTransitionTime": at});
+            serde_json::from_value(serde_json::json!({"conditions": [condition]}))
+                .expect("a status")
+        };
+        let [then, now] = ["2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z"];
+        let reported = Reported {
+            status: status("True", then),
+            at: std::time::Instant::now(),
+            version: 5,
+        };
+        for (version, theirs, ours, expected) in [
+            ("5", "True", "True", true),
+            ("5", "True", "False", false),
+            // Labels were changed.
+            ("7", "True", "True", true),
+            // The node's lease had expired.
+            ("7", "Unknown", "True", false),
+            // The watch is behind.
+            ("4", "Unknown", "True", true),
+        ] {
+            let mut node = Node {
+                status: Some(status(theirs, then)),
+                ..Node::default()
+            };
+            node.metadata.resource_version = Some(version.into());
+            let covers = reported.covers(&status(ours, now), &node);
+            assert_eq!(covers, expected, "{version} {theirs} {ours}");
         }
     }
 }

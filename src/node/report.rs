@@ -1,57 +1,89 @@
 //! Reports a pod's status: only the parts that the node owns, and only changes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::Request;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::failing::Attempts;
-use super::machine::RESIZES;
-use crate::client::write;
+use super::machine::{RESIZES, condition, is_own};
+use super::shown::shows;
+use crate::client::errors::is_refused;
+use crate::client::write_for_version;
 
-/// The strategic merge patch that changes a pod's status to `new`. Keyed lists that only the node owns are replaced;
-/// conditions are merged by type, so that those of others stay.
-fn patch(pod: &Pod, new: &PodStatus) -> Value {
-    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-    let mut status = serde_json::to_value(new).unwrap_or_else(|_| json!({}));
-    if let Some(map) = status.as_object_mut() {
-        for key in ["reason", "message", "podIP", "hostIP", "nominatedNodeName"] {
-            map.entry(key).or_insert(Value::Null);
-        }
-        map.remove("qosClass");
-        if map["nominatedNodeName"].is_null() {
-            map.remove("nominatedNodeName");
-        }
-        for key in ["podIPs", "hostIPs"] {
-            let mut list = vec![json!({"$patch": "replace"})];
-            match map.get(key).and_then(Value::as_array) {
-                Some(own) => list.extend(own.iter().cloned()),
-                None => continue,
-            }
-            map.insert(key.to_owned(), Value::Array(list));
-        }
-        let conditions = map.get_mut("conditions").and_then(Value::as_array_mut);
-        if let Some(conditions) = conditions {
-            for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
-                for key in ["reason", "message"] {
-                    condition.entry(key).or_insert(Value::Null);
-                }
-            }
-            // These are deleted when they end; a pod that was never changed cannot have them.
-            for type_ in RESIZES {
-                let told = conditions.iter().any(|one| one["type"] == type_);
-                if !told && pod.metadata.generation != Some(1) {
-                    conditions.push(json!({"type": type_, "$patch": "delete"}));
-                }
+/// The node's parts of a pod's status, with null for what the status must not have. Conditions and other parts that
+/// others maintain are left out: the node saw them at some time before, and they may have changed since.
+fn told(status: &PodStatus) -> Map<String, Value> {
+    let mut own = status.clone();
+    own.qos_class = None;
+    own.nominated_node_name = None;
+    own.resource_claim_statuses = None;
+    if let Some(conditions) = &mut own.conditions {
+        conditions.retain(is_own);
+    }
+    let mut told = match serde_json::to_value(own) {
+        Ok(Value::Object(told)) => told,
+        _ => Map::new(),
+    };
+    for key in ["reason", "message", "podIP", "hostIP"] {
+        told.entry(key).or_insert(Value::Null);
+    }
+    let conditions = told.get_mut("conditions").and_then(Value::as_array_mut);
+    for condition in conditions.into_iter().flatten() {
+        for key in ["reason", "message"] {
+            if let Some(condition) = condition.as_object_mut() {
+                condition.entry(key).or_insert(Value::Null);
             }
         }
     }
+    told
+}
+
+/// Conditions of the node that a status does not have any more.
+fn ended(pod: &Pod, status: &PodStatus) -> impl Iterator<Item = &'static str> {
+    // A pod that was never changed cannot have had them.
+    let may_have = pod.metadata.generation != Some(1);
+    let had = RESIZES.into_iter().filter(move |_| may_have);
+    had.filter(|type_| condition(status, type_).is_none())
+}
+
+/// The strategic merge patch that changes a pod's status to `new`. Keyed lists that only the node owns are replaced;
+/// conditions are merged by type.
+fn patch(pod: &Pod, new: &PodStatus) -> Value {
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let mut status = told(new);
+    for key in ["podIPs", "hostIPs"] {
+        if let Some(Value::Array(list)) = status.get_mut(key) {
+            list.insert(0, json!({"$patch": "replace"}));
+        }
+    }
+    if let Some(Value::Array(conditions)) = status.get_mut("conditions") {
+        conditions.extend(ended(pod, new).map(|type_| json!({"type": type_, "$patch": "delete"})));
+    }
     json!({"metadata": {"uid": uid}, "status": status})
+}
+
+/// Whether the pod in the API has the node's parts of `status`.
+fn has(pod: &Pod, status: &PodStatus) -> bool {
+    let Some(theirs) = &pod.status else {
+        return false;
+    };
+    let left = ended(pod, status).any(|type_| condition(theirs, type_).is_some());
+    !left
+        && serde_json::to_value(theirs)
+            .is_ok_and(|theirs| shows(&theirs, &Value::Object(told(status))))
+}
+
+/// The resource version of a pod as a number; 0 if it is none.
+fn version(pod: &Pod) -> u64 {
+    let version = pod.metadata.resource_version.as_ref();
+    version.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// The first pause after a failed report.
@@ -71,17 +103,30 @@ struct Offer {
 /// nothing else of the pod. Only the newest status counts; older ones are skipped.
 pub struct Reporter {
     newest: watch::Sender<Offer>,
-    /// The last one that was reported, or whose pod is gone.
-    settled: watch::Receiver<u64>,
+    settled: watch::Receiver<Settled>,
+    /// The newest version of the pod that is known to have the newest status.
+    shown: AtomicU64,
+}
+
+/// The last status that was reported, or whose pod is gone.
+#[derive(Clone, Copy, Default)]
+struct Settled {
+    number: u64,
+    /// The version of the pod that has it; `None` if that is unknown.
+    version: Option<u64>,
 }
 
 impl Reporter {
     /// A reporter that runs as one of `tasks`.
     pub fn start(api: Api<Pod>, tasks: &mut JoinSet<()>) -> Self {
         let (newest, offers) = watch::channel(Offer::default());
-        let (settles, settled) = watch::channel(0);
+        let (settles, settled) = watch::channel(Settled::default());
         tasks.spawn(tell(api, offers, settles));
-        Reporter { newest, settled }
+        Reporter {
+            newest,
+            settled,
+            shown: AtomicU64::new(0),
+        }
     }
 
     /// Hands over a newer status.
@@ -90,26 +135,50 @@ impl Reporter {
             newest.number += 1;
             newest.of = Some((pod.clone(), status.clone()));
         });
+        self.shown.store(version(pod), Ordering::Relaxed);
     }
 
     /// Whether the newest status was not reported yet.
     pub fn owes(&self) -> bool {
-        *self.settled.borrow() < self.newest.borrow().number
+        self.settled.borrow().number < self.newest.borrow().number
     }
 
     /// Waits until the newest status was reported. Cancel-safe.
     pub async fn settled(&self) {
         let number = self.newest.borrow().number;
-        let _ = self.settled.clone().wait_for(|told| *told >= number).await;
+        let _ = self
+            .settled
+            .clone()
+            .wait_for(|told| told.number >= number)
+            .await;
+    }
+
+    /// Whether the pod in the API has another status than the newest one although it is newer, so that somebody wrote
+    /// over it; or seems to have been, while the reporter [owes](Self::owes) it. Follows `needsReconcile` of
+    /// pkg/kubelet/status/status_manager.go.
+    pub fn is_contradicted(&self, pod: &Pod) -> bool {
+        let seen = version(pod);
+        if seen <= self.shown.load(Ordering::Relaxed) {
+            return false;
+        }
+        let settled = *self.settled.borrow();
+        let newest = self.newest.borrow();
+        let Some((_, status)) = &newest.of else {
+            return false;
+        };
+        // What the watch delivers may be older than the report.
+        if settled.number == newest.number && settled.version.is_none_or(|told| seen <= told) {
+            return false;
+        }
+        let contradicted = !has(pod, status);
+        if !contradicted {
+            self.shown.store(seen, Ordering::Relaxed);
+        }
+        contradicted
     }
 }
 
-/// Whether the API rejects a status for good, as opposed to being down or overloaded.
-fn is_refused(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)
-}
-
-async fn tell(api: Api<Pod>, mut offers: watch::Receiver<Offer>, settles: watch::Sender<u64>) {
+async fn tell(api: Api<Pod>, mut offers: watch::Receiver<Offer>, settles: watch::Sender<Settled>) {
     let (mut attempts, mut wait) = (None, RETRY);
     while offers.changed().await.is_ok() {
         loop {
@@ -127,9 +196,9 @@ async fn tell(api: Api<Pod>, mut offers: watch::Receiver<Offer>, settles: watch:
                 attempts.get_or_insert_with(what).note(&told);
             }
             match told {
-                Ok(_) => {
+                Ok(version) => {
                     (attempts, wait) = (None, RETRY);
-                    settles.send_replace(number);
+                    settles.send_replace(Settled { number, version });
                     break;
                 }
                 Err(error) => {
@@ -155,18 +224,17 @@ async fn tell(api: Api<Pod>, mut offers: watch::Receiver<Offer>, settles: watch:
     }
 }
 
-/// Writes the status. Returns whether the pod still exists.
-async fn report(api: &Api<Pod>, pod: &Pod, status: &PodStatus) -> kube::Result<bool> {
+/// Writes the status. Returns the version of the pod that has it; `None` if the pod no longer exists.
+async fn report(api: &Api<Pod>, pod: &Pod, status: &PodStatus) -> kube::Result<Option<u64>> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let patch = Patch::Strategic(patch(pod, status));
     let params = PatchParams::default();
     let request =
         Request::new(api.resource_url()).patch_subresource("status", name, &params, &patch);
     // The watch delivers the result.
-    match write(&api.clone().into_client(), request).await {
-        Ok(()) => Ok(true),
-        Err(kube::Error::Api(status)) if status.code == 404 || is_other(&status) => Ok(false),
-        Err(error) => Err(error),
+    match write_for_version(&api.clone().into_client(), request).await {
+        Err(kube::Error::Api(status)) if status.code == 404 || is_other(&status) => Ok(None),
+        written => written,
     }
 }
 
@@ -193,5 +261,65 @@ pub async fn finish(api: &Api<Pod>, pod: &Pod) -> kube::Result<()> {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(generation: i64, status: &Value) -> Pod {
+        let metadata = json!({"uid": "u", "generation": generation});
+        serde_json::from_value(json!({"metadata": metadata, "status": status})).expect("a pod")
+    }
+
+    #[test]
+    fn what_others_maintain_is_neither_written_nor_compared() {
+        let own = json!({"phase": "Running", "qosClass": "Burstable", "nominatedNodeName": "n",
+            "resourceClaimStatuses": [{"name": "claim"}], "podIPs": [{"ip": "10.0.0.1"}],
+            "conditions": [{"type": "gate", "status": "False"},
+                {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"},
+                {"type": "Ready", "status": "True"}]});
+        let status: PodStatus = serde_json::from_value(own.clone()).expect("a status");
+        let patch = patch(&pod(2, &own), &status);
+        let expected = json!({"phase": "Running", "reason": null, "message": null, "podIP": null, "hostIP": null,
+            "podIPs": [{"$patch": "replace"}, {"ip": "10.0.0.1"}],
+            "conditions": [{"type": "Ready", "status": "True", "reason": null, "message": null},
+                {"type": "PodResizePending", "$patch": "delete"},
+                {"type": "PodResizeInProgress", "$patch": "delete"}]});
+        assert_eq!(patch["status"], expected);
+        let with = |part: &str, value: Value| {
+            let mut theirs = own.clone();
+            theirs[part] = value;
+            theirs
+        };
+        let ready = json!({"type": "Ready", "status": "True"});
+        for (theirs, expected) in [
+            (own.clone(), true),
+            (with("nominatedNodeName", Value::Null), true),
+            (with("conditions", json!([ready])), true),
+            (
+                with("conditions", json!([{"type": "Ready", "status": "False"}])),
+                false,
+            ),
+            (
+                with(
+                    "conditions",
+                    json!([ready, {"type": "PodResizePending", "status": "True"}]),
+                ),
+                false,
+            ),
+            (with("podIPs", json!([])), false),
+            (with("reason", json!("NodeLost")), false),
+        ] {
+            assert_eq!(has(&pod(2, &theirs), &status), expected, "{theirs}");
+        }
+        let evicted: PodStatus = serde_json::from_value(json!({"conditions":
+            [{"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}]}))
+        .expect("a status");
+        assert!(
+            told(&evicted)["conditions"][0].is_object(),
+            "the node's own"
+        );
     }
 }

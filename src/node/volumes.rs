@@ -188,6 +188,12 @@ impl Volumes {
         match step(volume) {
             Step::Leave => Ok(()),
             Step::Remove => {
+                // It may be older than what the API has: its name and directory may belong to another volume now.
+                let api: Api<PersistentVolume> = Api::all(self.client.clone());
+                let now = api.get_opt(&volume.name_any()).await?;
+                if !now.is_some_and(|now| is_same(&now, volume)) {
+                    return Ok(());
+                }
                 if let Some(storage) = &self.storage {
                     allow_missing(storage.remove_volume(name).await)?;
                 }
@@ -234,6 +240,15 @@ impl Volumes {
     }
 }
 
+/// Whether two objects are the same version of a volume.
+fn is_same(one: &PersistentVolume, other: &PersistentVolume) -> bool {
+    let version = |volume: &PersistentVolume| {
+        let metadata = &volume.metadata;
+        (metadata.uid.clone(), metadata.resource_version.clone())
+    };
+    version(one) == version(other)
+}
+
 fn allow_missing(result: Result<(), StorageError>) -> Result<(), StorageError> {
     match result {
         Err(StorageError::NotFound { .. }) => Ok(()),
@@ -269,6 +284,21 @@ mod tests {
                 step(&volume(meta, policy, phase)),
                 wanted,
                 "{meta} {policy} {phase}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_the_current_version_of_a_volume_is_removed() {
+        let of = |uid: &str, version: &str| {
+            let meta = format!(r#","uid":"{uid}","resourceVersion":"{version}""#);
+            volume(&meta, "Delete", "Released")
+        };
+        for (uid, version, expected) in [("u", "5", true), ("u", "6", false), ("v", "5", false)] {
+            assert_eq!(
+                is_same(&of(uid, version), &of("u", "5")),
+                expected,
+                "{uid} {version}"
             );
         }
     }

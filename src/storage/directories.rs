@@ -5,6 +5,7 @@
 //! ZONES/roots/OWNER/NAME/{upper,work}                   ZONES/roots/OWNER/NAME/layers   the list of its layers
 //! VOLUMES/NAME/               a volume
 //! ZONES/homes/OWNER/          what processes write outside of their roots
+//! NOTES/NAME                  a note that a volume was made
 //! ```
 
 use std::fs;
@@ -27,6 +28,7 @@ pub struct Directories {
     zones: PathBuf,
     images: PathBuf,
     volumes: PathBuf,
+    notes: Option<PathBuf>,
 }
 
 impl Directories {
@@ -37,7 +39,19 @@ impl Directories {
             zones,
             images,
             volumes,
+            notes: None,
         }
+    }
+
+    /// The same engine, which notes in the directory `notes` which volumes it made: a volume that it noted and does not
+    /// find is never made again, empty, as when the file system of the volumes is not mounted.
+    pub fn with_notes(self, notes: PathBuf) -> Self {
+        let notes = Some(notes);
+        Directories { notes, ..self }
+    }
+
+    fn note(&self, volume: &str) -> Option<PathBuf> {
+        self.notes.as_ref().map(|notes| notes.join(volume))
     }
 
     fn layer(&self, chain: &str) -> PathBuf {
@@ -87,9 +101,40 @@ fn failed(operation: &'static str, what: impl std::fmt::Display, cause: io::Erro
     }
 }
 
+/// Waits until everything below a directory is on the disk.
+fn sync_tree(path: &Path) -> io::Result<()> {
+    let directory = fs::File::open(path)?;
+    #[cfg(target_os = "linux")]
+    return Ok(rustix::fs::syncfs(directory)?);
+    #[cfg(not(target_os = "linux"))]
+    {
+        drop(directory);
+        rustix::fs::sync();
+        Ok(())
+    }
+}
+
+/// Notes that a volume was made, for good.
+fn take_note(note: &Path) -> io::Result<()> {
+    if note.exists() {
+        return Ok(());
+    }
+    if let Some(above) = note.parent() {
+        fs::create_dir_all(above)?;
+    }
+    private::write_whole(note, b"")
+}
+
 /// Removes a tree; succeeds if it does not exist.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn remove_note(note: &Path) -> io::Result<()> {
+    match fs::remove_file(note) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
@@ -157,6 +202,23 @@ impl StorageEngine for Directories {
         .boxed()
     }
 
+    fn sweep_layers(&self) -> Answer<'_, ()> {
+        let directory = self.images.join("layers");
+        blocking(move || {
+            let found =
+                names(&directory).map_err(|error| failed("read", directory.display(), error))?;
+            for name in found.iter().filter(|name| name.starts_with('.')) {
+                let left = directory.join(name);
+                tracing::info!(path = %left.display(), "removing an unfinished layer");
+                remove_tree(&left).map_err(|error| {
+                    failed("remove the unfinished layer", left.display(), error)
+                })?;
+            }
+            Ok(())
+        })
+        .boxed()
+    }
+
     fn begin_layer<'a>(
         &'a self,
         _parent: Option<&'a str>,
@@ -183,7 +245,13 @@ impl StorageEngine for Directories {
             if to.exists() {
                 return Ok(());
             }
-            fs::rename(&from, &to)
+            // A complete layer is never looked at again: it must be complete also after a power cut.
+            sync_tree(&from)
+                .and_then(|()| fs::rename(&from, &to))
+                .and_then(|()| match to.parent() {
+                    Some(above) => fs::File::open(above)?.sync_all(),
+                    None => Ok(()),
+                })
                 .map_err(|error| failed("complete the layer", to.display(), error))
         })
         .boxed()
@@ -328,16 +396,33 @@ impl StorageEngine for Directories {
         let path = self.volume(name);
         let checked = plain("make the volume", name);
         let copied = source.map(|source| self.volume(source));
-        let name = name.to_owned();
+        let (name, note) = (name.to_owned(), self.note(name));
         blocking(move || {
             checked?;
+            let noted = || match &note {
+                Some(note) => {
+                    take_note(note).map_err(|error| failed("note the volume", note.display(), error))
+                }
+                None => Ok(()),
+            };
             let volume = Volume {
                 name,
                 path: path.clone(),
                 quota,
             };
             if path.is_dir() {
+                noted()?;
                 return Ok(volume);
+            }
+            if let Some(note) = note.as_ref().filter(|note| note.exists()) {
+                return Err(StorageError::Refused {
+                    operation: "use the volume",
+                    what: path.display().to_string(),
+                    reason: format!(
+                        "it was made earlier and is gone: mount the file system that has it, or remove {} to begin with an empty one",
+                        note.display()
+                    ),
+                });
             }
             match copied {
                 None => fs::create_dir_all(&path)
@@ -366,6 +451,7 @@ impl StorageEngine for Directories {
                         .map_err(|error| failed("make the volume", path.display(), error))?;
                 }
             }
+            noted()?;
             Ok(volume)
         })
         .boxed()
@@ -399,11 +485,13 @@ impl StorageEngine for Directories {
     }
 
     fn remove_volume<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
-        let path = self.volume(name);
+        let (path, note) = (self.volume(name), self.note(name));
         let checked = plain("remove the volume", name);
         blocking(move || {
             checked?;
-            remove_tree(&path).map_err(|error| failed("remove the volume", path.display(), error))
+            remove_tree(&path)
+                .and_then(|()| note.map_or(Ok(()), |note| remove_note(&note)))
+                .map_err(|error| failed("remove the volume", path.display(), error))
         })
         .boxed()
     }
@@ -470,8 +558,14 @@ mod tests {
         );
         let layer = engine.begin_layer(None, &chain).await.expect("begun anew");
         assert!(!layer.path.join("half").exists());
+        let other = "sha256:ff".to_owned();
+        let killed = engine.begin_layer(None, &other).await.expect("begun");
+        fs::write(killed.path.join("half"), "x").expect("written");
         engine.seal_layer(&chain).await.expect("sealed");
         engine.seal_layer(&chain).await.expect("sealed again");
+        assert_eq!(engine.layers().await.expect("read"), [hex(&chain)]);
+        engine.sweep_layers().await.expect("swept");
+        assert!(!killed.path.exists(), "never finished");
         assert_eq!(engine.layers().await.expect("read"), [hex(&chain)]);
         for _ in 0..2 {
             engine
@@ -510,5 +604,31 @@ mod tests {
         engine.remove_volume("pv1").await.expect("removed");
         assert_eq!(engine.volumes().await.expect("read").len(), 1);
         assert!(engine.capacity().await.expect("measured").total > 0);
+    }
+
+    #[tokio::test]
+    async fn a_volume_that_is_gone_is_not_made_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let pool = directory.path().join("pool").display().to_string();
+        let config = StoragePoolConfig::derive(&pool, None, None, None).expect("a pool");
+        let engine = Directories::new(&config).with_notes(directory.path().join("notes"));
+        let make = async || engine.make_volume("pv1", None, None).await;
+        let volume = make().await.expect("made");
+        make().await.expect("there");
+        // Stands for a disk that was not mounted after a boot.
+        let aside = directory.path().join("unmounted");
+        fs::rename(&volume.path, &aside).expect("moved");
+        let error = make().await.expect_err("gone").to_string();
+        assert!(error.contains("mount the file system"), "{error}");
+        assert!(!volume.path.exists());
+        fs::rename(&aside, &volume.path).expect("moved");
+        make().await.expect("there again");
+        engine.remove_volume("pv1").await.expect("removed");
+        engine.remove_volume("pv1").await.expect("removed already");
+        make().await.expect("another volume of the name");
+        // Volumes of an earlier version have no notes yet.
+        fs::remove_file(directory.path().join("notes/pv1")).expect("removed");
+        make().await.expect("there");
+        assert!(directory.path().join("notes/pv1").exists());
     }
 }

@@ -121,6 +121,9 @@ pub trait StorageEngine: Send + Sync + 'static {
     /// Chain IDs of complete layers.
     fn layers(&self) -> Answer<'_, Vec<String>>;
 
+    /// Removes unfinished layers. Nobody may be making one meanwhile.
+    fn sweep_layers(&self) -> Answer<'_, ()>;
+
     /// Starts a layer on top of `parent`; discards an earlier unfinished one.
     fn begin_layer<'a>(
         &'a self,

@@ -113,6 +113,9 @@ pub struct ZoneSpec {
     pub datasets: Vec<String>,
     /// Directories in memory that exist for one boot, by path on the host, each with its size limit in bytes.
     pub memory_directories: BTreeMap<PathBuf, Option<u64>>,
+    /// The group that these directories and everything made in them belong to, if any.
+    #[serde(default)]
+    pub memory_group: Option<u32>,
     /// Limits of all processes together.
     pub limits: Limits,
 }
@@ -133,6 +136,7 @@ impl ZoneSpec {
             shares: Vec::new(),
             datasets: Vec::new(),
             memory_directories: BTreeMap::new(),
+            memory_group: None,
             limits: Limits::default(),
         }
     }

@@ -10,6 +10,7 @@ use super::api::listen;
 use super::node::{Maker, Node};
 use super::real::{RealHost, Routes, own_directory, this_host};
 use super::{Nodes, sysctls};
+use crate::blocking::blocking;
 use crate::meta::addresses::parse_cidr;
 use crate::net::Ipam;
 use crate::node::images::Images;
@@ -49,6 +50,10 @@ impl Nodes {
             plan.arguments.network.etherstub_name
         ))
         .map_err(AgentError::Host)?;
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        if let Err(error) = groups.share(cpus as u64 * 1000) {
+            tracing::warn!(%error, "pods together weigh as much as one service of this host");
+        }
         let proxy_healthz_port = plan.arguments.proxy_healthz_port;
         let storage = plan.storage.clone();
         let thresholds = plan.arguments.eviction_hard.clone();
@@ -63,7 +68,8 @@ impl Nodes {
         let name = plan.names.first().cloned().unwrap_or_default();
         let node_ip = plan.arguments.node_ip;
         let registration = this_host(&name, node_ip, "linux", &data);
-        let engine: Arc<dyn StorageEngine> = Arc::new(Directories::new(&storage));
+        let engine = Directories::new(&storage).with_notes(data.join("volumes"));
+        let engine: Arc<dyn StorageEngine> = Arc::new(engine);
         let volumes = engine.clone();
         let maker: Maker = Box::new(move |cluster| {
             let (name, data, ipam) = (name.clone(), data.clone(), ipam.clone());
@@ -80,8 +86,9 @@ impl Nodes {
                     cluster: whole,
                     are_made,
                 };
-                let runtime =
-                    Linux::open(&data.join("zones"), groups, network).map_err(AgentError::Host)?;
+                let zones = data.join("zones");
+                let opened = blocking(move || Linux::open(&zones, groups, network));
+                let runtime = opened.await.map_err(AgentError::Host)?;
                 engine
                     .prepare()
                     .await

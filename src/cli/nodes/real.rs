@@ -15,7 +15,7 @@ use crate::net::Ipam;
 use crate::net::routes::NodeRouter;
 use crate::net::services::ServiceRouter;
 use crate::node::agent::Setup;
-use crate::node::host::{Host, Logs, Objects};
+use crate::node::host::{Claims, Host, Logs, Objects, Paths, Uses};
 use crate::node::images::{Images, Registries};
 use crate::node::pod_certificates::Certificates;
 use crate::node::pressure::Thresholds;
@@ -163,6 +163,9 @@ impl RealHost {
             allocatable: registration.allocatable.clone(),
             recorder: cluster.recorder.clone(),
             objects: Objects::default(),
+            claims: Claims::default(),
+            paths: Paths::default(),
+            uses: Uses::default(),
             certificates,
         };
         Ok(Setup {

@@ -1,11 +1,12 @@
 //! Disk usage of pods, and removal of unused images. Follows pkg/kubelet/images/image_gc_manager.go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
 
 use super::{Host, process, text, uid, usage};
 use crate::blocking::blocking;
@@ -35,12 +36,25 @@ fn excess(disk: Amount) -> u64 {
     }
 }
 
-/// Images that may be removed, the oldest first: those that no container of `zones` runs or last ran, and that no pod
-/// in `pods` will run. Manually loaded images stay: no registry could provide them again.
+/// When images were last used, by id. An image that was not used since the agent started counts as used when it arrived.
+#[derive(Default)]
+pub struct Uses(Mutex<BTreeMap<String, Timestamp>>);
+
+impl Uses {
+    /// Records that a container is about to run an image.
+    pub(super) fn note(&self, image: &Image, now: Timestamp) {
+        self.0.lock().insert(image.id.clone(), now);
+    }
+}
+
+/// Images that may be removed, the one first whose last use is the longest ago: those that no container of `zones` runs
+/// or last ran, and that no pod in `pods` will run. Manually loaded images stay: no registry could provide them again.
+/// The others count as used now.
 fn unused<'i>(
     images: &'i [Image],
     pods: &[Arc<Pod>],
     zones: &[Zone],
+    uses: &Uses,
     now: Timestamp,
 ) -> Vec<&'i Image> {
     let processes = zones.iter().flat_map(|zone| &zone.processes);
@@ -57,14 +71,21 @@ fn unused<'i>(
             }
         }
     }
-    let free = |image: &&Image| {
-        image.pulled
-            && !named.contains(&image.id)
-            && !labels.iter().any(|label| image.has_label(label))
-            && now.duration_since(image.loaded) >= MINIMUM_AGE
+    let is_used = |image: &Image| {
+        named.contains(&image.id) || labels.iter().any(|label| image.has_label(label))
     };
-    let mut free: Vec<&Image> = images.iter().filter(free).collect();
-    free.sort_by_key(|image| image.loaded);
+    let mut uses = uses.0.lock();
+    uses.retain(|id, _| images.iter().any(|image| image.id == *id));
+    let mut free = Vec::new();
+    for image in images {
+        if is_used(image) {
+            uses.insert(image.id.clone(), now);
+        } else if image.pulled && now.duration_since(image.loaded) >= MINIMUM_AGE {
+            free.push(image);
+        }
+    }
+    let used = |image: &Image| uses.get(&image.id).copied().unwrap_or(image.loaded);
+    free.sort_by_key(|image| (used(image), image.loaded));
     free
 }
 
@@ -127,18 +148,19 @@ impl Host {
         let wrong = |error: String| Lack::new("ImageGCFailed", error);
         let disk = self.disk().await;
         let wanted = if all { u64::MAX } else { excess(disk) };
-        if wanted == 0 {
-            return Ok(());
-        }
         let images = self.images.clone();
         let images = blocking(move || images.list()).await;
         let images = images.map_err(|error| wrong(error.to_string()))?;
         let zones = self.runtime.list().await;
         let zones = zones.map_err(|error| wrong(error.to_string()))?;
-        let before = disk.available;
-        let mut freed = 0;
+        let free = unused(&images, pods, &zones, &self.uses, Timestamp::now());
+        if wanted == 0 {
+            return Ok(());
+        }
+        // Added up, not measured: others write meanwhile, and some file systems free space later.
+        let mut freed: u64 = 0;
         let mut failures = Vec::new();
-        for image in unused(&images, pods, &zones, Timestamp::now()) {
+        for image in free {
             if freed >= wanted {
                 break;
             }
@@ -149,10 +171,10 @@ impl Host {
             match self.images.remove(&image.id).await {
                 // Others may be removed all the same. Storage knows that a container uses an image even while its zone
                 // is unreachable.
-                Ok(_) | Err(ImageError::Storage(StorageError::Refused { .. })) => {}
+                Ok(_) => freed = freed.saturating_add(image.size),
+                Err(ImageError::Storage(StorageError::Refused { .. })) => {}
                 Err(error) => failures.push(error.to_string()),
             }
-            freed = self.disk().await.available.saturating_sub(before);
         }
         if !failures.is_empty() {
             return Err(wrong(failures.join("; ")));
@@ -160,7 +182,10 @@ impl Host {
         if all || freed >= wanted {
             return Ok(());
         }
-        let full = 100 - (before * 100).checked_div(disk.capacity).unwrap_or(100);
+        let full = 100
+            - (disk.available * 100)
+                .checked_div(disk.capacity)
+                .unwrap_or(100);
         Err(Lack::new(
             "FreeDiskSpaceFailed",
             format!(
@@ -262,22 +287,26 @@ mod tests {
             }),
             identity: None,
         });
+        let uses = Uses::default();
         let free = |pods: &[Arc<Pod>], zones: &[Zone]| -> Vec<String> {
-            let free = unused(&images, pods, zones, at(200));
+            let free = unused(&images, pods, zones, &uses, at(200));
             free.iter().map(|image| image.id.clone()).collect()
         };
         assert_eq!(
             free(&[Arc::new(pod)], &[zone]),
             ["sha256:older", "sha256:free"]
         );
+        // What was just used is removed last, although it arrived first.
         assert_eq!(
             free(&[], &[]),
             [
                 "sha256:older",
+                "sha256:free",
                 "sha256:starts",
-                "sha256:ended",
-                "sha256:free"
+                "sha256:ended"
             ]
         );
+        uses.note(&images[1], at(300));
+        assert_eq!(free(&[], &[]).last(), Some(&"sha256:older".to_owned()));
     }
 }

@@ -22,11 +22,61 @@ use kube::api::{Api, PostParams};
 
 use super::{Host, text};
 use crate::blocking::blocking;
+use crate::node::describe::fs_group;
+use crate::node::machine::containers;
 use crate::node::pod_certificates::Pair;
 use crate::private;
 
-/// The content of a volume: files by path, each with its mode.
-pub(super) type Files = BTreeMap<String, (Vec<u8>, u32)>;
+/// Who may use a file: its mode, and its owner if that is not root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Access {
+    mode: u32,
+    owner: Option<u32>,
+}
+
+impl Access {
+    /// A file of root.
+    fn of_root(mode: i32) -> Access {
+        let mode = mode as u32;
+        Access { mode, owner: None }
+    }
+
+    /// A file that is only for the pod: a token, trust anchors, a certificate with its key. If all containers run as the
+    /// same user or share files with a group, nobody else may read it. Follows `collectData` of
+    /// pkg/volume/projected/projected.go.
+    fn of_pod(pod: &Pod, mode: i32) -> Access {
+        let owner = user(pod);
+        match owner.is_some() || fs_group(pod).is_some() {
+            true => Access { mode: 0o600, owner },
+            false => Access::of_root(mode),
+        }
+    }
+}
+
+/// The user as which all containers of a pod run, if it says so for all of them. Follows `FsUserFrom` of
+/// pkg/volume/util/util.go.
+fn user(pod: &Pod) -> Option<u32> {
+    let spec = pod.spec.as_ref()?;
+    let common = spec.security_context.as_ref();
+    let common = common.and_then(|context| context.run_as_user);
+    let mut users = containers(spec).into_iter().map(|(_, container)| {
+        let own = container.security_context.as_ref();
+        own.and_then(|context| context.run_as_user).or(common)
+    });
+    let first = users.next()??;
+    let same = users.all(|user| user == Some(first));
+    u32::try_from(first).ok().filter(|_| same)
+}
+
+/// A file of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Shown {
+    content: Vec<u8>,
+    access: Access,
+}
+
+/// The content of a volume: files by path.
+pub(super) type Files = BTreeMap<String, Shown>;
 
 /// Checks that a path in a volume does not lead out of it.
 fn checked(path: &str) -> Result<&str, String> {
@@ -41,15 +91,21 @@ fn checked(path: &str) -> Result<&str, String> {
     }
 }
 
-/// Replaces the content of a volume, if it differs. `group` may read everything.
-pub(super) fn write(directory: &Path, files: &Files, group: Option<u32>) -> io::Result<()> {
+/// Replaces the content of a volume, if it differs. `group` may read everything. Other volumes are mounted at the
+/// directories `mounts`, which are made and kept.
+pub(super) fn write(
+    directory: &Path,
+    files: &Files,
+    mounts: &BTreeSet<String>,
+    group: Option<u32>,
+) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let data = directory.join("..data");
     if !holds(&data, files) {
         replace(directory, files, group)?;
     }
     // Done even if the content is up to date: its writer may have been killed before this.
-    let tops: BTreeSet<&str> = files
+    let mut tops: BTreeSet<&str> = files
         .keys()
         .filter_map(|path| path.split('/').next())
         .collect();
@@ -57,6 +113,14 @@ pub(super) fn write(directory: &Path, files: &Files, group: Option<u32>) -> io::
         let shown = directory.join(top);
         if std::fs::symlink_metadata(&shown).is_err() {
             symlink(Path::new("..data").join(top), shown)?;
+        }
+    }
+    for mount in mounts {
+        let top = mount.split('/').next().unwrap_or_default();
+        // A file of the volume stays what it is; the mount fails then, as it must.
+        if !tops.contains(top) {
+            std::fs::create_dir_all(directory.join(mount))?;
+            tops.insert(top);
         }
     }
     let version = std::fs::read_link(&data)?;
@@ -97,14 +161,12 @@ fn replace(directory: &Path, files: &Files, group: Option<u32>) -> io::Result<()
 fn write_version(version: &Path, files: &Files, group: Option<u32>) -> io::Result<()> {
     std::fs::create_dir(version)?;
     std::fs::set_permissions(version, std::fs::Permissions::from_mode(0o755))?;
-    let owner = |path: &Path| -> io::Result<()> {
-        match group {
-            Some(group) => std::os::unix::fs::chown(path, None, Some(group)),
-            None => Ok(()),
-        }
+    let give = |path: &Path, owner: Option<u32>| match (owner, group) {
+        (None, None) => Ok(()),
+        _ => std::os::unix::fs::chown(path, owner, group),
     };
-    owner(version)?;
-    for (path, (content, mode)) in files {
+    give(version, None)?;
+    for (path, Shown { content, access }) in files {
         let whole = version.join(path);
         if let Some(parent) = whole.parent() {
             std::fs::create_dir_all(parent)?;
@@ -112,8 +174,9 @@ fn write_version(version: &Path, files: &Files, group: Option<u32>) -> io::Resul
         // Nobody else may read it before it has its own mode.
         let mut file = private::file().create_new(true).open(&whole)?;
         file.write_all(content)?;
-        owner(&whole)?;
-        let mode = if group.is_some() { mode | 0o440 } else { *mode };
+        give(&whole, access.owner)?;
+        let shared = if group.is_some() { 0o440 } else { 0 };
+        let mode = access.mode | shared;
         std::fs::set_permissions(&whole, std::fs::Permissions::from_mode(mode))?;
     }
     Ok(())
@@ -135,8 +198,8 @@ fn holds(data: &Path, files: &Files) -> bool {
         }
     }
     count == files.len()
-        && files.iter().all(|(path, (content, _))| {
-            std::fs::read(data.join(path)).is_ok_and(|found| found == *content)
+        && files.iter().all(|(path, shown)| {
+            std::fs::read(data.join(path)).is_ok_and(|found| found == shown.content)
         })
 }
 
@@ -169,15 +232,18 @@ fn chosen(
     let Some(items) = items.filter(|items| !items.is_empty()) else {
         return values
             .into_iter()
-            .map(|(key, value)| Ok((checked(&key)?.to_owned(), (value, mode as u32))))
+            .map(|(key, content)| {
+                let access = Access::of_root(mode);
+                Ok((checked(&key)?.to_owned(), Shown { content, access }))
+            })
             .collect();
     };
     let mut files = Files::new();
     for item in items {
         match values.get(&item.key) {
             Some(value) => {
-                let mode = item.mode.unwrap_or(mode) as u32;
-                files.insert(checked(&item.path)?.to_owned(), (value.clone(), mode));
+                let (content, access) = (value.clone(), Access::of_root(item.mode.unwrap_or(mode)));
+                files.insert(checked(&item.path)?.to_owned(), Shown { content, access });
             }
             None if optional => {}
             None => return Err(format!("{missing}: {}", item.key)),
@@ -240,7 +306,7 @@ fn sources(volume: &Volume) -> Option<(i32, Vec<VolumeProjection>)> {
 }
 
 /// The files of a certificate, those that its source names.
-fn certified(pair: &Pair, of: &PodCertificateProjection, mode: u32) -> Result<Files, String> {
+fn certified(pair: &Pair, of: &PodCertificateProjection, access: Access) -> Result<Files, String> {
     let mut files = Files::new();
     for (path, parts) in [
         (&of.credential_bundle_path, &[&pair.key, &pair.chain][..]),
@@ -249,7 +315,7 @@ fn certified(pair: &Pair, of: &PodCertificateProjection, mode: u32) -> Result<Fi
     ] {
         if let Some(path) = path.as_deref().filter(|path| !path.is_empty()) {
             let content = parts.iter().flat_map(|part| part.bytes()).collect();
-            files.insert(checked(path)?.to_owned(), (content, mode));
+            files.insert(checked(path)?.to_owned(), Shown { content, access });
         }
     }
     Ok(files)
@@ -305,23 +371,18 @@ impl Host {
                 let items = of.items.unwrap_or_default();
                 files.extend(self.downward(pod, &items, mode)?);
             }
-            // A token is readable by its pod only, unless the pod shares its files with a group; and so are trust
-            // anchors and certificates.
-            let context = pod.spec.as_ref();
-            let context = context.and_then(|spec| spec.security_context.as_ref());
-            let has_group = context.is_some_and(|context| context.fs_group.is_some());
-            let own = if has_group { 0o600 } else { mode as u32 };
+            let access = Access::of_pod(pod, mode);
             if let Some(of) = source.service_account_token {
-                let token = self.token(pod, volume, &of).await?;
-                files.insert(checked(&of.path)?.to_owned(), (token.into_bytes(), own));
+                let content = self.token(pod, volume, &of).await?.into_bytes();
+                files.insert(checked(&of.path)?.to_owned(), Shown { content, access });
             }
             if let Some(of) = source.cluster_trust_bundle {
-                let anchors = self.trust_anchors(&of).await?;
-                files.insert(checked(&of.path)?.to_owned(), (anchors.into_bytes(), own));
+                let content = self.trust_anchors(&of).await?.into_bytes();
+                files.insert(checked(&of.path)?.to_owned(), Shown { content, access });
             }
             if let Some(of) = source.pod_certificate {
                 let pair = self.certificates.of(pod, &volume.name, index)?;
-                files.extend(certified(&pair, &of, own)?);
+                files.extend(certified(&pair, &of, access)?);
             }
         }
         Ok(Some(files))
@@ -340,8 +401,9 @@ impl Host {
                 (_, Some(of)) => self.resource(pod, None, of)?,
                 _ => String::new(),
             };
-            let mode = item.mode.unwrap_or(mode) as u32;
-            files.insert(checked(&item.path)?.to_owned(), (value.into_bytes(), mode));
+            let content = value.into_bytes();
+            let access = Access::of_root(item.mode.unwrap_or(mode));
+            files.insert(checked(&item.path)?.to_owned(), Shown { content, access });
         }
         Ok(files)
     }
@@ -417,16 +479,46 @@ mod tests {
             certificate_chain_path: Some(chain.into()),
             ..PodCertificateProjection::default()
         };
+        let access = Access {
+            mode: 0o600,
+            owner: Some(7),
+        };
         for (of, wanted) in [
             (named("b", "", ""), vec![("b", "k\nc\n")]),
             (named("", "d/k", "c"), vec![("c", "c\n"), ("d/k", "k\n")]),
             (PodCertificateProjection::default(), vec![]),
         ] {
             let wanted = wanted.into_iter();
-            let wanted = wanted.map(|(path, text)| (path.into(), (text.into(), 0o600)));
-            assert_eq!(certified(&pair, &of, 0o600), Ok(wanted.collect()));
+            let wanted = wanted.map(|(path, text)| {
+                let content = text.into();
+                (path.into(), Shown { content, access })
+            });
+            assert_eq!(certified(&pair, &of, access), Ok(wanted.collect()));
         }
-        assert!(certified(&pair, &named("../b", "", ""), 0o600).is_err());
+        assert!(certified(&pair, &named("../b", "", ""), access).is_err());
+    }
+
+    #[test]
+    fn what_is_only_for_the_pod_belongs_to_its_user() {
+        use serde_json::{Value, json};
+        let none = Value::Null;
+        for (common, group, own, expected) in [
+            (&none, &none, &none, (0o644, None)),
+            (&json!(7), &none, &none, (0o600, Some(7))),
+            (&json!(7), &none, &json!(8), (0o644, None)),
+            (&none, &none, &json!(8), (0o644, None)),
+            (&json!(0), &none, &none, (0o600, Some(0))),
+            (&none, &json!(9), &none, (0o600, None)),
+            (&json!(7), &json!(9), &json!(7), (0o600, Some(7))),
+        ] {
+            let pod = json!({"spec": {
+                "securityContext": {"runAsUser": common, "fsGroup": group},
+                "initContainers": [{"name": "i"}],
+                "containers": [{"name": "c", "securityContext": {"runAsUser": own}}]}});
+            let pod = serde_json::from_value(pod).expect("a pod");
+            let Access { mode, owner } = Access::of_pod(&pod, 0o644);
+            assert_eq!((mode, owner), expected, "{common} {group} {own}");
+        }
     }
 
     #[test]
@@ -435,11 +527,15 @@ mod tests {
         let path = directory.path();
         let files = |list: &[(&str, &str)]| -> Files {
             list.iter()
-                .map(|(name, content)| ((*name).to_owned(), (content.as_bytes().to_vec(), 0o640)))
+                .map(|(name, content)| {
+                    let (content, access) = (content.as_bytes().to_vec(), Access::of_root(0o640));
+                    ((*name).to_owned(), Shown { content, access })
+                })
                 .collect()
         };
         let read = |name: &str| std::fs::read_to_string(path.join(name)).ok();
-        write(path, &files(&[("a", "1"), ("d/b", "2")]), None).expect("written");
+        let none = BTreeSet::new();
+        write(path, &files(&[("a", "1"), ("d/b", "2")]), &none, None).expect("written");
         assert_eq!(
             (read("a"), read("d/b")),
             (Some("1".into()), Some("2".into()))
@@ -450,13 +546,13 @@ mod tests {
             .mode();
         assert_eq!(mode & 0o777, 0o640);
         let version = std::fs::read_link(path.join("..data")).expect("a link");
-        write(path, &files(&[("a", "1"), ("d/b", "2")]), None).expect("written");
+        write(path, &files(&[("a", "1"), ("d/b", "2")]), &none, None).expect("written");
         assert_eq!(
             std::fs::read_link(path.join("..data")).expect("a link"),
             version,
             "nothing to do"
         );
-        write(path, &files(&[("a", "3"), ("c", "4")]), None).expect("written");
+        write(path, &files(&[("a", "3"), ("c", "4")]), &none, None).expect("written");
         assert_eq!(
             (read("a"), read("d/b"), read("c")),
             (Some("3".into()), None, Some("4".into()))
@@ -469,13 +565,24 @@ mod tests {
         std::fs::write(path.join("..old/secret"), "").expect("written");
         symlink("..old", path.join("..data_tmp")).expect("made");
         symlink("..data/gone", path.join("gone")).expect("made");
-        write(path, &files(&[("a", "3"), ("c", "4")]), None).expect("written");
+        write(path, &files(&[("a", "3"), ("c", "4")]), &none, None).expect("written");
         assert_eq!(read("c"), Some("4".into()));
         let names: Vec<_> = std::fs::read_dir(path).expect("read").flatten().collect();
         assert_eq!(names.len(), 4, "a, c, ..data and its version: {names:?}");
+        // Other volumes are mounted below: what was made for that stays, and a file stays a file.
+        let mounts = ["tls", "deep/er", "a"].map(str::to_owned).into();
+        for content in ["3", "4"] {
+            write(path, &files(&[("a", content), ("c", "4")]), &mounts, None).expect("written");
+            assert!(path.join("tls").is_dir() && path.join("deep/er").is_dir());
+            assert_eq!(read("a"), Some(content.into()));
+            std::fs::write(path.join("tls/kept"), "").expect("written");
+        }
+        assert!(path.join("tls/kept").exists());
+        write(path, &files(&[("a", "3"), ("c", "4")]), &none, None).expect("written");
+        assert!(!path.join("tls").exists());
         // As on a full disk: one file cannot be created, after others were.
         let torn = files(&[("a", "5"), ("a/b", "6")]);
-        assert!(write(path, &torn, None).is_err());
+        assert!(write(path, &torn, &none, None).is_err());
         assert_eq!((read("a"), read("c")), (Some("3".into()), Some("4".into())));
         let left: Vec<_> = std::fs::read_dir(path).expect("read").flatten().collect();
         assert_eq!(left.len(), 4, "nothing of it is left: {left:?}");
@@ -525,7 +632,10 @@ mod tests {
                 user: None,
             }]
         };
-        let file = |path: &str, mode| Files::from([(path.to_owned(), (b"1".to_vec(), mode))]);
+        let file = |path: &str, mode| {
+            let (content, access) = (b"1".to_vec(), Access::of_root(mode));
+            Files::from([(path.to_owned(), Shown { content, access })])
+        };
         for (items, optional, expected) in [
             (None, false, Ok(file("a", 0o644))),
             (Some(vec![]), false, Ok(file("a", 0o644))),

@@ -6,6 +6,7 @@
 //! ```
 
 mod anchors;
+mod claims;
 mod collect;
 mod content;
 mod environment;
@@ -13,8 +14,10 @@ mod files;
 mod health;
 mod http;
 mod images;
+mod nested;
 mod objects;
 mod offers;
+mod paths;
 mod probe;
 mod process;
 pub mod usage;
@@ -52,8 +55,11 @@ use crate::net::Ipam;
 use crate::storage::{StorageEngine, beneath, names};
 use crate::zone::{ProcessId, ProcessSpec, ZoneNetwork, ZoneRuntime, ZoneSpec, ZoneUsage};
 
+pub use claims::Claims;
+pub use collect::Uses;
 pub use files::Logs;
 pub use objects::Objects;
+pub use paths::Paths;
 
 /// A real host.
 pub struct Host {
@@ -89,6 +95,12 @@ pub struct Host {
     pub recorder: Recorder,
     /// The objects that pods use, as last seen.
     pub objects: Objects,
+    /// The volumes that only one pod may use.
+    pub claims: Claims,
+    /// Paths of the host that are being looked at.
+    pub paths: Paths,
+    /// When images were last used.
+    pub uses: Uses,
     /// The certificates of pods.
     pub certificates: Certificates,
 }
@@ -330,6 +342,7 @@ impl Supplies for Host {
                 released.map_err(|error| error.to_string())
             });
             released.await.map_err(wrong)?;
+            self.claims.release(uid);
             if !over {
                 return Ok(());
             }
@@ -360,12 +373,13 @@ impl Supplies for Host {
                 Logs::Homes(_) => None,
             };
             let removed = blocking(move || {
-                crate::storage::remove_tree(&directory)?;
-                let Some(logs) = logs else { return Ok(()) };
-                for name in names(&logs)?.iter().filter(|name| name.ends_with(&own)) {
-                    crate::storage::remove_tree(&logs.join(name))?;
+                if let Some(logs) = logs {
+                    for name in names(&logs)?.iter().filter(|name| name.ends_with(&own)) {
+                        crate::storage::remove_tree(&logs.join(name))?;
+                    }
                 }
-                Ok::<_, io::Error>(())
+                // Last: an agent that is killed before finds by this that there is more.
+                crate::storage::remove_tree(&directory)
             });
             let removed = removed.await;
             removed.map_err(|error| Lack::new("FailedKillPod", error.to_string()))

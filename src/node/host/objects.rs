@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
 use super::{Host, text, uid};
+use crate::client::errors::is_refused;
 
 /// How long to wait for the API server if the object is cached.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -31,11 +32,6 @@ struct Known {
 /// Cached objects. They are dropped with the last pod that used them.
 #[derive(Default)]
 pub struct Objects(Mutex<HashMap<Key, Known>>);
-
-/// Whether the API server rejects the request for good, rather than being temporarily unable to respond.
-fn is_refusal(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)
-}
 
 impl Objects {
     /// The current object, or the cached one if the API server does not respond.
@@ -59,7 +55,7 @@ impl Objects {
             None => asked.await?.map(Arc::new),
             Some(known) => match tokio::time::timeout(PATIENCE, asked).await {
                 Ok(Ok(found)) => found.map(Arc::new),
-                Ok(Err(error)) if is_refusal(&error) => return Err(error),
+                Ok(Err(error)) if is_refused(&error) => return Err(error),
                 Ok(Err(_)) | Err(_) => Some(known),
             },
         };
@@ -143,6 +139,9 @@ mod tests {
             (404, _) => {
                 r#"{"kind": "Status", "code": 404, "reason": "NotFound", "message": "gone"}"#
             }
+            (401, _) => {
+                r#"{"kind": "Status", "code": 401, "reason": "Unauthorized", "message": "who"}"#
+            }
             (403, _) => {
                 r#"{"kind": "Status", "code": 403, "reason": "Forbidden", "message": "no"}"#
             }
@@ -162,6 +161,7 @@ mod tests {
             (Some((200, map)), Ok(&found)),
             (away, Ok(&found)),
             (None, Ok(&found)),
+            (Some((401, status(401, ""))), Ok(&found)),
             (Some((403, status(403, ""))), Err(())),
             (None, Ok(&found)),
             (Some((404, status(404, ""))), Ok(&None)),

@@ -26,9 +26,36 @@ fn wants_apparmor(pod: &Pod) -> bool {
         || annotated.any(|(_, profile)| profile != "unconfined")
 }
 
+/// The operating system of this node, for pods.
+const SYSTEM: &str = "linux";
+
+/// Why a pod is refused that is for another operating system. Follows `rejectPodAdmissionBasedOnOSSelector` and
+/// `rejectPodAdmissionBasedOnOSField` of pkg/kubelet/lifecycle/predicate.go.
+fn is_for_another_system(pod: &Pod) -> Option<Refusal> {
+    let labels = pod.metadata.labels.as_ref();
+    let label = labels.and_then(|labels| labels.get("kubernetes.io/os"));
+    if label.is_some_and(|label| label != SYSTEM) {
+        return Some(Refusal {
+            reason: "PodOSSelectorNodeLabelDoesNotMatch",
+            message: "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label"
+                .into(),
+        });
+    }
+    let system = spec_of(pod).os.as_ref();
+    system
+        .filter(|system| system.name != SYSTEM)
+        .map(|_| Refusal {
+            reason: "PodOSNotSupported",
+            message: "Failed to admit pod as the OS field doesn't match node OS".into(),
+        })
+}
+
 /// Why a pod is refused on a host of this kind. Follows pkg/security/apparmor/validate.go, for a host that never
 /// enforces profiles.
 pub(super) fn refuses(pod: &Pod) -> Option<Refusal> {
+    if let Some(refusal) = is_for_another_system(pod) {
+        return Some(refusal);
+    }
     wants_apparmor(pod).then(|| Refusal {
         reason: "AppArmor",
         message: "Cannot enforce AppArmor: zones of this host are not confined by it".into(),
@@ -129,6 +156,34 @@ mod tests {
         ] {
             let of = pod(spec.clone(), annotations.clone());
             assert_eq!(refuses(&of).is_some(), refused, "{spec} {annotations}");
+        }
+    }
+
+    #[test]
+    fn pods_for_another_system_are_refused() {
+        for (label, os, expected) in [
+            (Value::Null, Value::Null, None),
+            (json!("linux"), json!({"name": "linux"}), None),
+            (
+                json!("windows"),
+                Value::Null,
+                Some("PodOSSelectorNodeLabelDoesNotMatch"),
+            ),
+            (
+                Value::Null,
+                json!({"name": "windows"}),
+                Some("PodOSNotSupported"),
+            ),
+        ] {
+            let pod = json!({"metadata": {"labels": {"kubernetes.io/os": label}},
+                "spec": {"containers": [{"name": "c"}], "os": os}});
+            let pod = match label.is_null() {
+                true => json!({"metadata": {}, "spec": pod["spec"]}),
+                false => pod,
+            };
+            let pod = serde_json::from_value(pod).expect("a pod");
+            let refused = refuses(&pod).map(|refused| refused.reason);
+            assert_eq!(refused, expected, "{label} {os}");
         }
     }
 

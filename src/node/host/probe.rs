@@ -3,18 +3,19 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
-    Container, HTTPGetAction, HTTPHeader, LifecycleHandler, Pod, Probe,
+    Container, ExecAction, HTTPGetAction, HTTPHeader, LifecycleHandler, Pod, Probe,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use super::environment::expand;
 use super::health::serving;
 use super::http::{PLAIN_ANSWER, Target, body};
 use super::{Host, zone_name};
 use crate::node::supplies::{HookFailure, Outcome};
-use crate::zone::{ExecSpec, ProcessId, ZoneNetwork, ZoneSpec};
+use crate::zone::{ExecSpec, ProcessId, ZoneError, ZoneNetwork, ZoneSpec};
 
 /// How much of a response or of a command's output is looked at, in bytes.
 pub(super) const LOOKED_AT: usize = 10 * 1024;
@@ -59,12 +60,12 @@ impl Host {
     ) -> Outcome {
         let timeout = Duration::from_secs(probe.timeout_seconds.unwrap_or(1).max(1) as u64);
         if let Some(exec) = &probe.exec {
-            let command = exec.command.clone().unwrap_or_default();
+            let command = probe_command(exec, container);
+            let shown = command.join(" ");
             let run = self.run(id, zone, command);
             return match tokio::time::timeout(timeout, run).await {
                 Err(_) => Outcome::Failure(format!(
-                    "command timed out: \"{}\" timed out after {}s",
-                    exec.command.clone().unwrap_or_default().join(" "),
+                    "command timed out: \"{shown}\" timed out after {}s",
                     timeout.as_secs()
                 )),
                 Ok(Err(error)) => Outcome::Error(error),
@@ -105,13 +106,9 @@ impl Host {
             let host = self.address(zone);
             let port = grpc.port as u16;
             let service = grpc.service.clone().unwrap_or_default();
-            return match tokio::time::timeout(timeout, serving(&host, port, &service)).await {
-                Err(_) => Outcome::Failure(format!(
-                    "timeout: failed to connect service \"{host}:{port}\" within {}s: context deadline exceeded",
-                    timeout.as_secs()
-                )),
-                Ok(Err(error)) => Outcome::Failure(error),
-                Ok(Ok(())) => Outcome::Success,
+            return match serving(&host, port, &service, timeout).await {
+                Err(error) => Outcome::Failure(error),
+                Ok(()) => Outcome::Success,
             };
         }
         Outcome::Error("missing probe handler".into())
@@ -133,8 +130,8 @@ impl Host {
         };
         let mut session = match self.runtime.exec(&zone.name, id, &exec).await {
             Ok(session) => session,
-            // A missing command is a result: the container is not healthy.
-            Err(crate::zone::ZoneError::Start { reason }) => return Ok((126, reason)),
+            // It could not be run, which is no result, as with other runtimes.
+            Err(ZoneError::Start { reason }) => return Err(reason),
             Err(error) => return Err(error.to_string()),
         };
         let read = |from: Option<Box<dyn tokio::io::AsyncRead + Send + Unpin>>| async move {
@@ -197,7 +194,10 @@ impl Host {
             let asked = match target.get(headers, "kube-lifecycle/1.37").await {
                 Err(error) if error.ends_with(PLAIN_ANSWER) => {
                     target.tls = false;
-                    target.get(headers, "kube-lifecycle/1.37").await
+                    // Unprotected, nobody is told a secret.
+                    let plain = headers.iter().filter(|header| !is_secret(header)).cloned();
+                    let plain: Vec<_> = plain.collect();
+                    target.get(&plain, "kube-lifecycle/1.37").await
                 }
                 asked => asked,
             };
@@ -213,6 +213,23 @@ impl Host {
     pub fn zone_of(uid: &str) -> crate::zone::ZoneName {
         zone_name(uid)
     }
+}
+
+/// Whether a header must not be sent over HTTP if HTTPS was asked for.
+fn is_secret(header: &HTTPHeader) -> bool {
+    header.name.eq_ignore_ascii_case("authorization")
+}
+
+/// The command of a probe, in which the container's variables with literal values are replaced; others are empty. Follows
+/// `ExpandContainerCommandOnlyStatic` of pkg/kubelet/container/helpers.go.
+fn probe_command(exec: &ExecAction, container: &Container) -> Vec<String> {
+    let known = |name: &str| {
+        let mut all = container.env.iter().flatten().rev();
+        let found = all.find(|one| one.name == name)?;
+        Some(found.value.clone().unwrap_or_default())
+    };
+    let command = exec.command.iter().flatten();
+    command.map(|word| expand(word, &known)).collect()
 }
 
 /// The result of an HTTP probe with a timeout.
@@ -248,4 +265,48 @@ pub(super) fn plain(error: &std::io::Error) -> String {
         .next()
         .unwrap_or_default()
         .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_probe_knows_the_literal_variables_of_its_container() {
+        let container = json!({"name": "c", "env": [{"name": "PORT", "value": "1"}, {"name": "PORT", "value": "8080"},
+            {"name": "SECRET", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]});
+        let container = serde_json::from_value(container).expect("a container");
+        for (word, expected) in [
+            (
+                "http://localhost:$(PORT)/healthz",
+                "http://localhost:8080/healthz",
+            ),
+            ("$$(PORT)", "$(PORT)"),
+            ("a$(SECRET)b", "ab"),
+            ("$(OTHER)", "$(OTHER)"),
+            ("$PORT", "$PORT"),
+        ] {
+            let exec = ExecAction {
+                command: Some(vec!["wget".into(), word.into()]),
+            };
+            assert_eq!(probe_command(&exec, &container), ["wget", expected]);
+        }
+    }
+
+    #[test]
+    fn a_hook_tells_no_secret_in_the_clear() {
+        for (name, expected) in [
+            ("AUTHORIZATION", true),
+            ("Authorization", true),
+            ("X-Auth", false),
+        ] {
+            let header = HTTPHeader {
+                name: name.into(),
+                value: "v".into(),
+            };
+            assert_eq!(is_secret(&header), expected, "{name}");
+        }
+    }
 }

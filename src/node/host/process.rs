@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Capabilities, Container, Pod, ResourceRequirements, VolumeMount};
 
 use super::environment::expand;
@@ -248,6 +249,7 @@ impl Host {
                 text(container.image.as_ref())
             ))
         })?;
+        self.uses.note(&image, Timestamp::now());
         let given = self.environment(pod, container, zone).await?;
         let known = |name: &str| {
             given

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
     HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod,
@@ -10,11 +9,14 @@ use k8s_openapi::api::core::v1::{
 };
 use rustix::fs::{Gid, Mode};
 
+use super::claims::{bound_to, is_of};
 use super::content::write;
+use super::nested::mount_points;
 use super::{Host, text, uid};
 use crate::blocking::blocking;
 use crate::meta::quantity::Quantity;
-use crate::node::describe;
+use crate::node::describe::{self, fs_group};
+use crate::node::machine::spec_of;
 use crate::node::supplies::Lack;
 use crate::node::volumes::DRIVER;
 use crate::storage::{Ownership, beneath};
@@ -48,12 +50,6 @@ struct Claimed {
     is_the_hosts: bool,
 }
 
-/// The fsGroup of a pod.
-fn fs_group(pod: &Pod) -> Option<u32> {
-    let context = pod.spec.as_ref()?.security_context.as_ref()?;
-    u32::try_from(context.fs_group?).ok()
-}
-
 /// The owner that the pod's claimed volumes must have.
 fn ownership(pod: &Pod) -> Option<Ownership> {
     let context = pod.spec.as_ref()?.security_context.as_ref()?;
@@ -63,18 +59,13 @@ fn ownership(pod: &Pod) -> Option<Ownership> {
     })
 }
 
-/// How long to wait for a path of the host: one on an unreachable server never responds.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Like [`host_path`], with a timeout.
-async fn look_at_host_path(of: &HostPathVolumeSource) -> Result<(), String> {
-    let own = of.clone();
-    let looked = blocking(move || host_path(&own));
-    let looked = tokio::time::timeout(PATIENCE, looked).await;
-    looked.unwrap_or_else(|_| Err(format!("{}: it does not answer", of.path)))
-}
-
 impl Host {
+    /// Like [`host_path`], for a path that may not answer.
+    async fn look_at_host_path(&self, of: &HostPathVolumeSource) -> Result<(), String> {
+        let own = of.clone();
+        self.paths.at(&of.path, true, move || host_path(&own)).await
+    }
+
     /// The directory of a volume: volumes from the API are in the read-only part.
     pub(super) fn volume_directory(&self, pod: &Pod, volume: &Volume) -> PathBuf {
         let above = match volume.empty_dir {
@@ -148,7 +139,7 @@ impl Host {
         }
         if let Some(of) = &volume.host_path {
             return match first {
-                true => look_at_host_path(of).await,
+                true => self.look_at_host_path(of).await,
                 false => Ok(()),
             };
         }
@@ -159,21 +150,21 @@ impl Host {
         let Some(files) = self.content(pod, volume).await? else {
             return Err("this node does not offer volumes of this kind".into());
         };
+        let mounts = mount_points(spec_of(pod), &volume.name);
         let written = blocking(move || match first || directory.exists() {
-            true => write(&directory, &files, group),
+            true => write(&directory, &files, &mounts, group),
             // The pod ended meanwhile: nothing of it is created again.
             false => Ok(()),
         });
         written.await.map_err(told)
     }
 
-    /// The volume of a claim, with its name.
+    /// The volume of a claim, with its name, after the pod was found to be one that may have it.
     async fn persistent(
         &self,
         pod: &Pod,
         volume: &Volume,
     ) -> Result<(String, PersistentVolumeSpec), Lack> {
-        let namespace = text(pod.metadata.namespace.as_ref());
         let claim = match &volume.persistent_volume_claim {
             Some(of) => of.claim_name.clone(),
             None => format!("{}-{}", text(pod.metadata.name.as_ref()), volume.name),
@@ -185,18 +176,17 @@ impl Host {
             .map_err(|error| wrong(error.to_string()))?;
         let found =
             found.ok_or_else(|| wrong(format!("persistentvolumeclaim {claim:?} not found")))?;
-        let spec = found.spec.as_ref();
-        let bound = spec
-            .and_then(|spec| spec.volume_name.clone())
-            .filter(|name| !name.is_empty());
-        let name = bound.ok_or_else(|| wrong(format!("PVC {namespace}/{claim} is not bound")))?;
+        let owner = volume.ephemeral.as_ref().map(|_| pod);
+        let name = bound_to(&found, owner).map_err(wrong)?.to_owned();
         let persistent = self
             .cluster_object::<PersistentVolume>(pod, &name)
             .await
             .map_err(|error| wrong(error.to_string()))?;
-        let spec = persistent
-            .and_then(|persistent| persistent.spec.clone())
-            .ok_or_else(|| wrong(format!("persistentvolume {name:?} not found")))?;
+        let persistent =
+            persistent.ok_or_else(|| wrong(format!("persistentvolume {name:?} not found")))?;
+        is_of(&persistent, &found).map_err(wrong)?;
+        let spec = persistent.spec.clone().unwrap_or_default();
+        self.reaches(pod, &name, &spec).await.map_err(lack)?;
         Ok((name, spec))
     }
 
@@ -209,7 +199,10 @@ impl Host {
             )));
         };
         let dataset = self.storage.delegate_volume(handle, quota).await;
-        dataset.map_err(|error| unattached(error.to_string()))
+        let dataset = dataset.map_err(|error| unattached(error.to_string()))?;
+        let alone = self.use_alone(pod, &name, &spec, &dataset).await;
+        alone.map_err(lack)?;
+        Ok(dataset)
     }
 
     /// The path of a claimed volume on this host, after its group was set to the pod's fsGroup, if any.
@@ -222,7 +215,9 @@ impl Host {
             return Ok(claimed.path);
         };
         let path = claimed.path.clone();
-        let given = blocking(move || ownership.give(&path)).await;
+        let give = move || ownership.give(&path).map_err(|error| error.to_string());
+        let path = claimed.path.to_string_lossy();
+        let given = self.paths.at(&path, false, give).await;
         given.map_err(|error| {
             lack(format!(
                 "MountVolume.SetUp failed for volume {:?} : applyFSGroup failed for vol {}: {error}",
@@ -234,10 +229,19 @@ impl Host {
 
     /// The volume of a claim on this host.
     async fn claimed(&self, pod: &Pod, volume: &Volume) -> Result<Claimed, Lack> {
-        let wrong = unattached;
         let (name, spec) = self.persistent(pod, volume).await?;
+        let claimed = self.found(name, &spec).await?;
+        let path = claimed.path.to_string_lossy();
+        let alone = self.use_alone(pod, &claimed.name, &spec, &path).await;
+        alone.map_err(lack)?;
+        Ok(claimed)
+    }
+
+    /// A persistent volume on this host, made if it is one of reddwarf's own.
+    async fn found(&self, name: String, spec: &PersistentVolumeSpec) -> Result<Claimed, Lack> {
+        let wrong = unattached;
         if let Some(of) = &spec.host_path {
-            look_at_host_path(of).await.map_err(wrong)?;
+            self.look_at_host_path(of).await.map_err(wrong)?;
             return Ok(Claimed {
                 name,
                 path: PathBuf::from(&of.path),
@@ -251,7 +255,7 @@ impl Host {
                 is_the_hosts: false,
             });
         }
-        if let Some((handle, quota)) = own(&spec) {
+        if let Some((handle, quota)) = own(spec) {
             let made = self.storage.make_volume(handle, quota, None).await;
             return Ok(Claimed {
                 name,

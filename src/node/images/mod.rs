@@ -180,7 +180,7 @@ pub struct Images {
     busy: Busy,
 }
 
-/// A file whose lock is held, shared, while there are layers that no image has yet.
+/// A file whose lock is held, shared, while there are layers that no image has yet; and alone by whoever removes layers.
 const ADDITIONS: &str = ".lock";
 /// A file whose lock is held while records are read and changed.
 const RECORDS: &str = ".records.lock";
@@ -264,25 +264,11 @@ impl Images {
     /// # Errors
     /// Errors of storage; layers that a root uses stay, which is no error.
     pub async fn sweep(&self) -> Result<(), ImageError> {
-        let lock = self.lock()?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => return Ok(()),
-            Err(std::fs::TryLockError::Error(cause)) => return Err(self.cannot_lock(cause)),
-        }
-        for entry in std::fs::read_dir(&self.records)
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if name.starts_with(".pull-") || name.starts_with(".load-") {
-                // If it cannot be removed now, it is tried again next time.
-                let _ = crate::storage::remove_tree(&entry.path());
-            }
-        }
-        let (images, unread) = self.listed()?;
+        let own = self.clone();
+        let Some((_lock, images, unread)) = blocking(move || own.swept()).await? else {
+            return Ok(());
+        };
+        self.engine.sweep_layers().await?;
         if unread.is_some() {
             // The owners of the layers are unknown.
             return Ok(());
@@ -301,6 +287,32 @@ impl Images {
             }
         }
         Ok(())
+    }
+
+    /// Removes temporary files of interrupted additions. Returns the lock that keeps out new ones, with all images; None
+    /// while one is running.
+    #[expect(clippy::type_complexity, reason = "of one caller")]
+    fn swept(&self) -> Result<Option<(File, Vec<Image>, Option<ImageError>)>, ImageError> {
+        let lock = self.lock()?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
+            Err(std::fs::TryLockError::Error(cause)) => return Err(self.cannot_lock(cause)),
+        }
+        for entry in std::fs::read_dir(&self.records)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with(".pull-") || name.starts_with(".load-") {
+                // If it cannot be removed now, it is tried again next time.
+                let _ = crate::storage::remove_tree(&entry.path());
+            }
+        }
+        let (images, unread) = self.listed()?;
+        Ok(Some((lock, images, unread)))
     }
 
     /// Every image, newest last. One with a damaged record is left out, and does not affect the others.
@@ -433,11 +445,24 @@ impl Images {
         Ok((image, kept))
     }
 
+    /// Keeps out additions while the returned file is open. Waits for running ones: they rely on layers that are there,
+    /// and that may belong to no other image.
+    async fn removing(&self) -> Result<File, ImageError> {
+        let own = self.clone();
+        blocking(move || {
+            let lock = own.lock()?;
+            lock.lock().map_err(|cause| own.cannot_lock(cause))?;
+            Ok(lock)
+        })
+        .await
+    }
+
     /// Removes an image, and the layers that no other image has.
     ///
     /// # Errors
     /// [`ImageError::Absent`] and errors of storage: an image in use by a container is not removed.
     pub async fn remove(&self, name: &str) -> Result<Image, ImageError> {
+        let _alone = self.removing().await?;
         let (own, name) = (self.clone(), name.to_owned());
         let (image, kept) = blocking(move || own.take_out(&name)).await?;
         for chain in image.chains.iter().rev() {

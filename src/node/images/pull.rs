@@ -153,10 +153,11 @@ impl Pull<'_> {
     async fn get(&mut self, path: &str, accept: &str) -> Result<Response<Incoming>, String> {
         let first = format!("{}/v2/{}/{path}", self.base(), self.reference.repository);
         let mut uri: Uri = first.parse().map_err(|error| format!("{first}: {error}"))?;
+        let registry = uri.clone();
+        // Whether the request never left the registry: only then it has credentials.
         let mut own = true;
         let mut asked = false;
         for _ in 0..REDIRECTS {
-            // Credentials are only sent to the registry itself.
             let authorization = self.authorization.as_ref().filter(|_| own);
             let answer = self.registries.send(&uri, accept, authorization).await?;
             match answer.status() {
@@ -171,20 +172,8 @@ impl Pull<'_> {
                         .get(header::LOCATION)
                         .and_then(|location| location.to_str().ok())
                         .ok_or_else(|| format!("{uri} redirects to nowhere"))?;
-                    let whole = match to.starts_with('/') {
-                        true => format!(
-                            "{}://{}{to}",
-                            uri.scheme_str().unwrap_or("https"),
-                            uri.authority().map_or("", |a| a.as_str())
-                        ),
-                        false => to.to_owned(),
-                    };
-                    let next: Uri = whole.parse().map_err(|error| format!("{whole}: {error}"))?;
-                    if uri.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
-                        return Err(format!("{uri} redirects to {next}, which is not protected"));
-                    }
-                    own = next.authority() == uri.authority();
-                    uri = next;
+                    uri = redirected(&uri, to)?;
+                    own = own && uri.authority() == registry.authority();
                 }
                 StatusCode::NOT_FOUND => return Err(format!("{}: not found", self.reference)),
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
@@ -281,6 +270,23 @@ impl Pull<'_> {
             _ => Ok((text, found)),
         }
     }
+}
+
+/// Where a redirect of `uri` leads.
+fn redirected(uri: &Uri, to: &str) -> Result<Uri, String> {
+    let whole = match to.starts_with('/') {
+        true => format!(
+            "{}://{}{to}",
+            uri.scheme_str().unwrap_or("https"),
+            uri.authority().map_or("", |authority| authority.as_str())
+        ),
+        false => to.to_owned(),
+    };
+    let next: Uri = whole.parse().map_err(|error| format!("{whole}: {error}"))?;
+    if uri.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
+        return Err(format!("{uri} redirects to {next}, which is not protected"));
+    }
+    Ok(next)
 }
 
 async fn small(answer: Response<Incoming>) -> Result<Vec<u8>, String> {
@@ -529,6 +535,72 @@ mod tests {
             let refused = pull.authorize(&headers).await;
             let error = refused.expect_err("no token");
             assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn credentials_stay_with_the_registry_whoever_redirects_to_whom() {
+        let listen = async || {
+            let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await;
+            let listener = listener.expect("a listener");
+            let at = listener.local_addr().expect("an address").to_string();
+            (listener, at)
+        };
+        let ((registry, at), (other, elsewhere)) = (listen().await, listen().await);
+        let (sees, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        let (inside, outside) = (at.clone(), elsewhere.clone());
+        // The registry redirects within itself and to a store, and the store within itself and back.
+        let answer = move |host: &str, path: &str| match path {
+            "/v2/a/blobs/b" => Some(format!("http://{inside}/moved")),
+            "/moved" => Some(format!("http://{outside}/store")),
+            "/store" => Some("/signed".to_owned()),
+            "/signed" if host != inside => Some(format!("http://{inside}/back")),
+            _ => None,
+        };
+        for listener in [registry, other] {
+            let (sees, answer) = (sees.clone(), answer.clone());
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    let (sees, answer) = (sees.clone(), answer.clone());
+                    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                        let host = request.headers()[header::HOST].to_str().unwrap_or_default();
+                        let path = request.uri().path().to_owned();
+                        let mut response = Response::new(Full::new(Bytes::from_static(b"blob")));
+                        if let Some(to) = answer(host, &path) {
+                            *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+                            let to = HeaderValue::from_str(&to).expect("an address");
+                            response.headers_mut().insert(header::LOCATION, to);
+                        }
+                        let authorized = request.headers().contains_key(header::AUTHORIZATION);
+                        let _ = sees.send((path, authorized));
+                        std::future::ready(Ok::<_, std::convert::Infallible>(response))
+                    });
+                    let io = hyper_util::rt::TokioIo::new(stream);
+                    let served =
+                        hyper::server::conn::http1::Builder::new().serve_connection(io, service);
+                    tokio::spawn(served);
+                }
+            });
+        }
+        let registries = Registries::new(vec![at.clone()]).expect("TLS");
+        let reference = Reference::parse(&format!("{at}/a:1")).expect("a reference");
+        let mut pull = Pull {
+            registries: &registries,
+            reference: &reference,
+            credentials: None,
+            authorization: Some(HeaderValue::from_static("Bearer secret")),
+        };
+        let answer = pull.get("blobs/b", "*/*").await.expect("the blob");
+        assert_eq!(answer.status(), StatusCode::OK);
+        for expected in [
+            ("/v2/a/blobs/b", true),
+            ("/moved", true),
+            ("/store", false),
+            ("/signed", false),
+            ("/back", false),
+        ] {
+            let (path, authorized) = seen.recv().await.expect("a request");
+            assert_eq!((&*path, authorized), expected);
         }
     }
 

@@ -55,7 +55,14 @@ impl Wanted {
                 })
                 .transpose()
         };
-        let since = match (number("sinceSeconds")?, query.get("sinceTime")) {
+        // Follows `ValidatePodLogOptions` of pkg/apis/core/validation.
+        let at_least = |least: i64, key: &str| match number(key)? {
+            Some(number) if number < least => {
+                Err((422, r#"{"message": "Invalid request."}"#.to_owned()))
+            }
+            number => Ok(number),
+        };
+        let since = match (at_least(1, "sinceSeconds")?, query.get("sinceTime")) {
             (Some(seconds), _) => {
                 // A duration beyond the earliest timestamp selects everything.
                 let whole = SignedDuration::from_secs(seconds);
@@ -74,8 +81,8 @@ impl Wanted {
             follow: query.on(&["follow"]),
             timestamps: query.on(&["timestamps"]),
             since,
-            tail: number("tailLines")?.and_then(|lines| usize::try_from(lines).ok()),
-            limit: number("limitBytes")?.and_then(|bytes| u64::try_from(bytes).ok()),
+            tail: at_least(0, "tailLines")?.and_then(|lines| usize::try_from(lines).ok()),
+            limit: at_least(1, "limitBytes")?.and_then(|bytes| u64::try_from(bytes).ok()),
             stream: match query.get("stream") {
                 Some("Stdout") => Some("stdout"),
                 Some("Stderr") => Some("stderr"),
@@ -239,7 +246,7 @@ impl Kubelet {
         let wanted = Wanted::of(query)?;
         let (pod, status) = self
             .pods
-            .find(namespace, name)
+            .find(namespace, name, None)
             .ok_or_else(|| (404, format!("pod {name:?} does not exist")))?;
         let spec = pod.spec.iter();
         let mut containers = spec.flat_map(crate::node::machine::containers);

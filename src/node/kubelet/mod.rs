@@ -254,7 +254,7 @@ impl Kubelet {
                     false => Ok(log),
                 }
             }
-            ["exec", namespace, name, container] | ["exec", namespace, name, _, container] => {
+            ["exec", namespace, name, rest @ ..] if matches!(rest.len(), 1 | 2) => {
                 let exec = ExecSpec {
                     command: query.all("command"),
                     stdin: query.on(&["stdin", "input"]),
@@ -269,15 +269,15 @@ impl Kubelet {
                         "you must specify at least 1 of stdin, stdout, stderr and a command".into(),
                     ));
                 }
-                self.stream(request, namespace, name, container, Some(exec), &query)
+                self.stream(request, namespace, name, rest, Some(exec), &query)
                     .await
             }
-            ["attach", namespace, name, container] | ["attach", namespace, name, _, container] => {
-                self.stream(request, namespace, name, container, None, &query)
+            ["attach", namespace, name, rest @ ..] if matches!(rest.len(), 1 | 2) => {
+                self.stream(request, namespace, name, rest, None, &query)
                     .await
             }
-            ["portForward", namespace, name] | ["portForward", namespace, name, _] => {
-                let pod = self.pod(namespace, name)?;
+            ["portForward", namespace, name, uid @ ..] if uid.len() <= 1 => {
+                let pod = self.pod(namespace, name, uid.first().copied())?;
                 let uid = pod.metadata.uid.clone().unwrap_or_default();
                 portforward::answer(self.runtime.clone(), zone_name(&uid), request)
             }
@@ -288,7 +288,7 @@ impl Kubelet {
     fn list(&self) -> serde_json::Value {
         let items: Vec<Pod> = self
             .pods
-            .list()
+            .known()
             .into_iter()
             .map(|(pod, status)| {
                 let mut pod = Pod::clone(&pod);
@@ -307,9 +307,9 @@ impl Kubelet {
         Ok(pod_list(&items))
     }
 
-    fn pod(&self, namespace: &str, name: &str) -> Result<Arc<Pod>, Refusal> {
+    fn pod(&self, namespace: &str, name: &str, uid: Option<&str>) -> Result<Arc<Pod>, Refusal> {
         self.pods
-            .find(namespace, name)
+            .find(namespace, name, uid)
             .map(|(pod, _)| pod)
             .ok_or_else(|| {
                 (
@@ -340,11 +340,16 @@ impl Kubelet {
         request: Request<Incoming>,
         namespace: &str,
         name: &str,
-        container: &str,
+        rest: &[&str],
         exec: Option<ExecSpec>,
         query: &Query,
     ) -> Result<Response<Body>, Refusal> {
-        let pod = self.pod(namespace, name)?;
+        let (uid, container) = match rest {
+            [uid, container] => (Some(*uid), *container),
+            [container] => (None, *container),
+            _ => return Err((404, "404 page not found".into())),
+        };
+        let pod = self.pod(namespace, name, uid)?;
         let id = self
             .running(&pod, container)
             .await

@@ -27,7 +27,7 @@ fn print(at: Timestamp) -> String {
 impl Kubelet {
     async fn usages(&self) -> Vec<Used> {
         let mut all = Vec::new();
-        for (pod, _) in self.pods.list() {
+        for (pod, _) in self.pods.known() {
             let name = zone_name(pod.metadata.uid.as_deref().unwrap_or_default());
             let Ok(usage) = self.runtime.usage(&name).await else {
                 continue;

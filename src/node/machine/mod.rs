@@ -15,7 +15,7 @@ mod status;
 mod tests;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use jiff::{SignedDuration, Timestamp};
@@ -28,7 +28,7 @@ pub use backoff::{Backoff, later};
 pub use decide::{RESIZE_AGAIN, decide};
 pub use mounts::{RECURSIVE, is_recursively_read_only};
 pub use resize::{SIZE, Size};
-pub use status::{RESIZES, is_over, time as status_time};
+pub use status::{RESIZES, condition, is_over, is_own, time as status_time};
 
 /// The label of a zone with the pod's uid.
 pub const POD_UID: &str = "io.kubernetes.pod.uid";
@@ -192,6 +192,15 @@ pub struct Blocked {
     pub again: Timestamp,
 }
 
+/// Why a container is ended to be restarted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restart {
+    /// Its definition changed: it starts again at once.
+    Changed,
+    /// It failed a probe: it starts again after its back-off.
+    Failed,
+}
+
 /// A hook that runs beside the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hook {
@@ -279,7 +288,7 @@ pub struct Memory {
     /// Resizes that were requested.
     pub resize: Resize,
     /// Processes that are ended to be restarted, regardless of their exit code.
-    pub restarting: BTreeSet<ProcessId>,
+    pub restarting: BTreeMap<ProcessId, Restart>,
     /// Everything that a former zone of the pod needed was released: its address, roots and volumes.
     pub released: bool,
     /// Since when the pod is being ended.

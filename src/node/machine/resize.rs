@@ -155,8 +155,8 @@ pub fn plan(pod: &Pod, zone: &Zone, last: &PodStatus) -> Plan {
     let mut plan = Plan::default();
     let mut parts = Vec::new();
     for (kind, container) in containers(spec) {
-        // Other containers keep what they were started with.
-        if !matches!(kind, Kind::Sidecar | Kind::Regular) {
+        // Ephemeral containers have no resources of their own.
+        if kind == Kind::Ephemeral {
             continue;
         }
         let mut runs = zone
@@ -173,7 +173,9 @@ pub fn plan(pod: &Pod, zone: &Zone, last: &PodStatus) -> Plan {
         let anew = |name: &str| {
             let mut policies = container.resize_policy.iter().flatten();
             let policy = policies.find(|policy| policy.resource_name == name);
-            policy.is_some_and(|policy| policy.restart_policy == "RestartContainer")
+            // Init containers are never restarted for that.
+            kind != Kind::Init
+                && policy.is_some_and(|policy| policy.restart_policy == "RestartContainer")
         };
         if has.cpu() != wants.cpu() && anew("cpu")
             || has.memory() != wants.memory() && anew("memory")

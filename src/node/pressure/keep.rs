@@ -105,6 +105,7 @@ async fn look(shared: Arc<Shared>, node: String, pods: Pods, thresholds: Thresho
         thresholds,
         disks,
         collected: None,
+        failed: false,
         going: None,
     };
     // A simulated node has no host that runs out of anything.
@@ -128,6 +129,8 @@ struct Keeper {
     about: ObjectReference,
     /// When unused images were last looked for.
     collected: Option<Instant>,
+    /// Whether the last look for unused images failed.
+    failed: bool,
     /// The last evicted pod, and when that was.
     going: Option<(ZoneName, Instant)>,
 }
@@ -174,9 +177,19 @@ impl Keeper {
         recorder.tell_of(self.about.clone(), Tone::Warning, reason, message);
     }
 
-    async fn collect(&self, active: &[Arc<Pod>], all: bool) {
-        if let Err(lack) = self.shared.supplies.collect(active, all).await {
-            self.event(lack.reason, &lack.message);
+    /// Removes unused images. As with upstream's `StartGarbageCollection`, a failure is only told of if the one before it
+    /// failed as well, and not if the node tries to get rid of a pressure: then it evicts pods.
+    async fn collect(&mut self, active: &[Arc<Pod>], all: bool) {
+        let collected = self.shared.supplies.collect(active, all).await;
+        let before = match all {
+            true => false,
+            false => std::mem::replace(&mut self.failed, collected.is_err()),
+        };
+        if let Err(lack) = collected {
+            tracing::warn!(reason = lack.reason, "{}", lack.message);
+            if before || (!all && lack.reason != "ImageGCFailed") {
+                self.event(lack.reason, &lack.message);
+            }
         }
     }
 

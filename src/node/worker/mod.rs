@@ -110,6 +110,8 @@ pub struct Handle {
     pub told: mpsc::Sender<Told>,
     /// The last computed status.
     pub status: watch::Receiver<Option<PodStatus>>,
+    /// Why the pod is refused, if it is.
+    pub refused: Option<Refusal>,
 }
 
 struct Worker {
@@ -130,7 +132,7 @@ struct Worker {
     reported: Option<PodStatus>,
     /// Since when a newer status is being held back.
     owed: Option<Timestamp>,
-    /// The pod is removed once its final status was reported.
+    /// The reporter is waited for: with the end of a zone or pod, or to compare what the API shows then.
     untold: bool,
     publish: watch::Sender<Option<PodStatus>>,
     /// When to look again at a zone whose state could not be read.
@@ -250,7 +252,7 @@ pub fn start(
         clock: Clock::now(),
         shared,
     };
-    if let Some(Refusal { reason, message }) = refused {
+    if let Some(Refusal { reason, message }) = refused.clone() {
         let pod = worker.wanted.borrow().pod.clone();
         worker.event(&pod, true, reason, None, &message);
         worker.memory.fail = Some((reason.into(), format!("Pod was rejected: {message}")));
@@ -278,6 +280,7 @@ pub fn start(
         changed,
         told,
         status,
+        refused,
     }
 }
 
@@ -459,7 +462,11 @@ impl Worker {
         }
         let decision = decide(&pod, zone.as_ref(), &mut self.memory, now);
         self.ask_probes(&pod, zone.as_ref());
-        let unchanged = self.reported.as_ref() == Some(&decision.status);
+        // Others may have written over what was reported, as when they believed that the node was down.
+        let contradicted = self.reporter.is_contradicted(&pod);
+        self.untold = contradicted && self.reporter.owes();
+        let unchanged =
+            self.reported.as_ref() == Some(&decision.status) && (!contradicted || self.untold);
         if self.memory.last != decision.status || self.publish.borrow().is_none() {
             self.memory.last = decision.status.clone();
             self.publish.send_replace(Some(decision.status.clone()));
@@ -488,20 +495,22 @@ impl Worker {
             .await
     }
 
-    /// Carries out a decision. A pod is not removed before its final status was reported.
+    /// Carries out a decision. What shows how a pod ended is not removed before its status was reported: its processes,
+    /// with the zone, and the pod itself.
     async fn go(
         &mut self,
         pod: &Arc<Pod>,
         zone: Option<&Zone>,
-        actions: Vec<Action>,
+        mut actions: Vec<Action>,
         wake: Option<Timestamp>,
         gone: bool,
     ) -> Look {
-        self.untold = !gone && actions.contains(&Action::Remove) && self.reporter.owes();
-        match self.untold {
-            true => Look::Wait(wake),
-            false => self.carry_out(pod, zone, actions, wake, gone).await,
+        if !gone && self.reporter.owes() {
+            let count = actions.len();
+            actions.retain(|action| !removes_an_end(action, zone));
+            self.untold |= actions.len() < count;
         }
+        self.carry_out(pod, zone, actions, wake, gone).await
     }
 
     /// Carries out the first steps of a pod. The status is only reported if they take long or do not lead further:
@@ -592,6 +601,18 @@ async fn marked(receiver: &mut Option<watch::Receiver<()>>) {
         }
     }
     std::future::pending().await
+}
+
+/// Whether a step removes the only record of how a pod ended, which no later agent could report any more.
+fn removes_an_end(action: &Action, zone: Option<&Zone>) -> bool {
+    match action {
+        Action::Remove => true,
+        Action::Halt => zone.is_some_and(|zone| {
+            let mut processes = zone.processes.iter();
+            !zone.processes.is_empty() && processes.all(|process| process.ended.is_some())
+        }),
+        _ => false,
+    }
 }
 
 /// Whether it is one of the first steps of a pod.

@@ -6,7 +6,6 @@ use futures::future::join_all;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +24,7 @@ struct Node {
     handle: Handle,
     ended: mpsc::Receiver<Ended>,
     /// The requests to the API about the pod.
-    asked: Arc<Mutex<Vec<(Method, Value)>>>,
+    asked: watch::Receiver<Vec<(Method, Value)>>,
     _workers: JoinSet<()>,
     _ends: tokio_util::sync::DropGuard,
 }
@@ -40,22 +39,24 @@ fn pod(spec: &Value) -> Arc<Pod> {
 impl Node {
     /// Its API accepts everything, or does not respond; `simulate` sets what its containers do.
     fn new(spec: &Value, answers: bool) -> Node {
-        let asked: Arc<Mutex<Vec<(Method, Value)>>> = Arc::default();
-        let heard = asked.clone();
+        let (hears, asked) = watch::channel(Vec::new());
+        let hears = Arc::new(hears);
         let service = tower::service_fn(move |request: Request<Body>| {
-            let heard = heard.clone();
+            let hears = hears.clone();
             async move {
                 let (head, body) = request.into_parts();
                 let body = body.collect().await.expect("a body").to_bytes();
                 if head.uri.path().contains("/pods/") {
                     let value = serde_json::from_slice(&body).unwrap_or(Value::Null);
-                    heard.lock().push((head.method.clone(), value));
+                    hears.send_modify(|all| all.push((head.method.clone(), value)));
                 }
                 if !answers {
                     std::future::pending::<()>().await;
                 }
-                let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Success"});
-                let mut answer = Response::new(Body::from(status.to_string().into_bytes()));
+                // Each request makes a new version.
+                let version = hears.borrow().len().to_string();
+                let object = json!({"metadata": {"resourceVersion": version}});
+                let mut answer = Response::new(Body::from(object.to_string().into_bytes()));
                 *answer.status_mut() = StatusCode::OK;
                 Ok::<_, std::convert::Infallible>(answer)
             }
@@ -130,6 +131,33 @@ impl Node {
         });
     }
 
+    /// Waits for the `count`th status that is reported with a condition; returns it.
+    async fn told(&mut self, count: usize, condition: &Value) -> Value {
+        let is = |(_, patch): &&(Method, Value)| {
+            let conditions = patch["status"]["conditions"].as_array();
+            conditions.is_some_and(|all| {
+                all.iter()
+                    .any(|one| crate::node::shown::shows(one, condition))
+            })
+        };
+        let told = self
+            .asked
+            .wait_for(|all| all.iter().filter(is).count() >= count);
+        let told = tokio::time::timeout(LIMIT, told).await;
+        let told = told.expect("it is told").expect("an API");
+        let told = told.iter().filter(is).nth(count - 1).cloned();
+        told.expect("it is there").1["status"].clone()
+    }
+
+    /// The API has this status in a version.
+    fn show(&self, version: usize, status: &Value) {
+        self.handle.wanted.send_modify(|wanted| {
+            let pod = Arc::make_mut(&mut wanted.pod);
+            pod.metadata.resource_version = Some(version.to_string());
+            pod.status = serde_json::from_value(status.clone()).expect("a status");
+        });
+    }
+
     async fn until_removed(&mut self) {
         let ended = tokio::time::timeout(LIMIT, self.ended.recv()).await;
         assert_eq!(ended.expect("it ends"), Some(Ended::Removed("u1".into())));
@@ -199,7 +227,7 @@ async fn an_api_that_does_not_answer_holds_no_container_up() {
     let over = status.wait_for(|status| status.as_ref().is_some_and(crate::node::machine::is_over));
     let over = tokio::time::timeout(LIMIT, over).await.expect("it ends");
     drop(over.expect("a worker"));
-    let asked = node.asked.lock();
+    let asked = node.asked.borrow();
     let removed = asked.iter().any(|(method, _)| *method == Method::DELETE);
     assert!(!removed, "its end was not told");
 }
@@ -210,7 +238,7 @@ async fn a_pod_is_removed_after_its_end_is_told() {
     node.until_running(&["a/0", "b/0"]).await;
     node.delete(1);
     node.until_removed().await;
-    let asked = node.asked.lock();
+    let asked = node.asked.borrow();
     let (last, before) = asked.split_last().expect("requests");
     assert_eq!(last.0, Method::DELETE);
     let phases: Vec<_> = before
@@ -218,6 +246,47 @@ async fn a_pod_is_removed_after_its_end_is_told() {
         .filter_map(|(_, patch)| patch["status"]["phase"].as_str())
         .collect();
     assert_eq!(phases.last(), Some(&"Failed"), "{phases:?}");
+}
+
+#[tokio::test]
+async fn a_status_that_others_wrote_over_is_told_again() {
+    let mut node = Node::new(&two(), true);
+    node.until_running(&["a/0", "b/0"]).await;
+    let ready = json!({"type": "Ready", "status": "True"});
+    let mut status = node.told(1, &ready).await;
+    for list in ["podIPs", "hostIPs"] {
+        let list = status[list].as_array_mut().expect("a list");
+        list.retain(|one| one["$patch"].is_null());
+    }
+    // Shown as it was told, except that somebody believes that the node is down.
+    let version = node.asked.borrow().len();
+    for condition in status["conditions"].as_array_mut().into_iter().flatten() {
+        if condition["type"] == "Ready" {
+            condition["status"] = json!("False");
+        }
+    }
+    node.show(version + 1, &status);
+    node.told(2, &ready).await;
+}
+
+#[tokio::test]
+async fn how_a_pod_ended_stays_known_until_it_is_told() {
+    let mut spec = two();
+    spec["restartPolicy"] = json!("Never");
+    let node = Node::new(&spec, false);
+    node.until_running(&["a/0", "b/0"]).await;
+    for name in ["a", "b"] {
+        let id = ProcessId {
+            name: name.into(),
+            generation: 0,
+        };
+        node.runtime.exit(&zone_name("u1"), &id, 0);
+    }
+    let mut status = node.handle.status.clone();
+    let over = status.wait_for(|status| status.as_ref().is_some_and(crate::node::machine::is_over));
+    drop(tokio::time::timeout(LIMIT, over).await.expect("it ends"));
+    // By now the worker has carried out what it decided.
+    assert_eq!(node.runtime.calls("halt"), 0, "the end was not told");
 }
 
 #[test]

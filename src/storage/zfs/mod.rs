@@ -166,6 +166,26 @@ impl StorageEngine for ZfsStorageEngine {
         .boxed()
     }
 
+    fn sweep_layers(&self) -> Answer<'_, ()> {
+        const OPERATION: &str = "remove the unfinished layers in";
+        async move {
+            let complete = self.layers().await?;
+            let images = &self.names.0.images;
+            let start = format!("{images}/layer-");
+            for row in self.rows(OPERATION, images, true).await? {
+                let Some(hex) = row.name.strip_prefix(&start) else {
+                    continue;
+                };
+                if row.mark.as_deref() == Some("layer") && !complete.iter().any(|one| one == hex) {
+                    tracing::info!(dataset = row.name, "removing an unfinished layer");
+                    self.end(OPERATION, &row.name, "layer", true).await?;
+                }
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
     fn begin_layer<'a>(
         &'a self,
         parent: Option<&'a str>,

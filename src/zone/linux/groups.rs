@@ -85,6 +85,25 @@ impl Groups {
         matches!(self.version, Version::Two(_))
     }
 
+    /// Gives all zones together the weight of a host of this many millicores: otherwise they would count as much as a
+    /// single service of the system. Follows `createNodeAllocatableCgroups` of pkg/kubelet/cm.
+    ///
+    /// # Errors
+    /// Errors of control groups.
+    pub fn share(&self, millis: u64) -> io::Result<()> {
+        for own in &self.ours {
+            if let Some(above) = own.parent().filter(|_| self.is_unified()) {
+                hand_down(above)?;
+            }
+            fs::create_dir_all(own)?;
+        }
+        let limits = Limits {
+            cpu_shares: Some(millis * 1024 / 1000),
+            ..Limits::default()
+        };
+        self.limit("", &limits)
+    }
+
     /// The directories of a zone's groups, one for each hierarchy.
     pub fn zone(&self, zone: &str) -> Vec<PathBuf> {
         self.ours.iter().map(|own| own.join(zone)).collect()
@@ -94,26 +113,7 @@ impl Groups {
     pub fn make_zone(&self, zone: &str, limits: &Limits) -> io::Result<()> {
         for own in self.zone(zone) {
             if self.is_unified() {
-                let mut above: Vec<&Path> = own
-                    .ancestors()
-                    .take_while(|path| *path != Path::new("/sys/fs"))
-                    .collect();
-                above.reverse();
-                for path in above {
-                    fs::create_dir_all(path)?;
-                    for controller in LIMITING {
-                        fs::write(
-                            path.join("cgroup.subtree_control"),
-                            format!("+{controller}"),
-                        )
-                        .map_err(|error| {
-                            io::Error::new(
-                                error.kind(),
-                                format!("hand {controller} to {}: {error}", path.display()),
-                            )
-                        })?;
-                    }
-                }
+                hand_down(&own)?;
             }
             fs::create_dir_all(own.join("init"))?;
         }
@@ -263,25 +263,15 @@ impl Groups {
         }
     }
 
-    /// Removes the group of a process.
+    /// Removes the group of a process; there must be no process in it.
     pub fn remove(&self, zone: &str, name: &str) -> io::Result<()> {
-        self.zone(zone)
-            .iter()
-            .try_for_each(|own| remove_group(&own.join(name)))
+        let mut all = self.ours.iter().map(|own| own.join(zone).join(name));
+        all.try_for_each(remove_groups)
     }
 
     /// Removes a zone's groups; there must be no process in them.
     pub fn remove_zone(&self, zone: &str) -> io::Result<()> {
-        for own in self.zone(zone) {
-            for child in children(&own) {
-                for inner in children(&child) {
-                    remove_group(&inner)?;
-                }
-                remove_group(&child)?;
-            }
-            remove_group(&own)?;
-        }
-        Ok(())
+        self.zone(zone).into_iter().try_for_each(remove_groups)
     }
 }
 
@@ -298,6 +288,28 @@ fn all_there(offered: impl Fn(&str) -> bool) -> Result<(), String> {
     }
 }
 
+/// Creates a group of version 2, and lets it and those above it hand the controllers to the groups in them.
+fn hand_down(group: &Path) -> io::Result<()> {
+    let mut above: Vec<&Path> = group
+        .ancestors()
+        .take_while(|path| *path != Path::new("/sys/fs"))
+        .collect();
+    above.reverse();
+    for path in above {
+        fs::create_dir_all(path)?;
+        for controller in LIMITING {
+            let control = path.join("cgroup.subtree_control");
+            fs::write(control, format!("+{controller}")).map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("hand {controller} to {}: {error}", path.display()),
+                )
+            })?;
+        }
+    }
+    Ok(())
+}
+
 fn children(path: &Path) -> Vec<PathBuf> {
     fs::read_dir(path)
         .into_iter()
@@ -308,9 +320,58 @@ fn children(path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn remove_group(path: &Path) -> io::Result<()> {
-    match fs::remove_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+/// Removes a group with everything in it, the innermost first: containers may have made groups of their own.
+fn remove_groups(group: PathBuf) -> io::Result<()> {
+    let mut all = vec![group];
+    let mut next = 0;
+    while let Some(group) = all.get(next) {
+        let inner = children(group);
+        all.extend(inner);
+        next += 1;
+    }
+    all.iter()
+        .rev()
+        .try_for_each(|group| match fs::remove_dir(group) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_that_containers_made_are_removed_with_theirs() {
+        // Directories stand for groups: both are only removed when nothing is in them.
+        let above = tempfile::tempdir().expect("a directory");
+        let groups = Groups {
+            version: Version::One,
+            ours: ["cpu", "memory"].map(|name| above.path().join(name)).into(),
+        };
+        let make = |path: &str| {
+            for own in groups.zone("zone") {
+                fs::create_dir_all(own.join(path)).expect("made");
+            }
+        };
+        for path in [
+            "init",
+            "a-0",
+            "dind-0/docker/id/inner",
+            "dind-0/system.slice/x.service",
+        ] {
+            make(path);
+        }
+        groups.remove("zone", "dind-0").expect("removed");
+        for own in groups.zone("zone") {
+            assert!(!own.join("dind-0").exists() && own.join("a-0").exists());
+        }
+        make("dind-1/docker/id");
+        for _ in 0..2 {
+            groups.remove_zone("zone").expect("removed");
+        }
+        for own in &groups.ours {
+            assert!(own.exists() && !own.join("zone").exists());
+        }
     }
 }

@@ -12,8 +12,8 @@ use rustix::process::{Pid, PidfdFlags};
 use super::super::supervised::{Supervised, Zones, remove_record};
 use super::super::supervisor::{BORN, Configuration, PID, ZONE, group_of, mounts};
 use super::super::{
-    Answer, Change, Limits, Mount, Of, ProcessId, ProcessSpec, Propagation, ZoneError, ZoneName,
-    ZoneSpec, ZoneUsage,
+    Answer, Change, Limits, Mount, Of, Process, ProcessId, ProcessSpec, Propagation, ZoneError,
+    ZoneName, ZoneSpec, ZoneUsage,
 };
 use super::home::Home;
 use super::{Inner, Linux};
@@ -255,11 +255,12 @@ impl Supervised for Linux {
                         _ => break,
                     }
                 }
-                last.map_err(|error| format!("control groups: {error}"))
+                last.map_err(|error| format!("control groups: {error}"))?;
+                let _ = fs::remove_file(own.directory.join(PID));
+                Ok(())
             })
             .await?;
             home.link.close();
-            let _ = fs::remove_file(home.directory.join(PID));
             self.0.zones.changed(zone);
             Ok(())
         }
@@ -357,7 +358,10 @@ impl Supervised for Linux {
                     configuration.spec.limits = limits.clone();
                     let text =
                         serde_json::to_vec(&configuration).map_err(|error| failed(error.into()))?;
-                    write_whole(&home.directory.join(ZONE), &text).map_err(failed)?;
+                    let record = home.directory.join(ZONE);
+                    let written =
+                        crate::blocking::blocking(move || write_whole(&record, &text)).await;
+                    written.map_err(failed)?;
                     *home.limits.lock() = limits;
                     Ok(())
                 }
@@ -368,25 +372,25 @@ impl Supervised for Linux {
 
     fn usage<'a>(&'a self, home: &'a Home) -> Answer<'a, ZoneUsage> {
         async move {
-            let groups = &self.0.groups;
-            let name = home.configuration.spec.name.as_str();
-            let processes = home
-                .link
-                .processes()
-                .into_iter()
-                .filter(|process| process.ended.is_none())
-                .map(|process| {
-                    let usage = groups.usage(&format!("{name}/{}", group_of(&process.id)));
-                    (process.id, usage)
+            let groups = self.0.groups.clone();
+            let zone = &home.configuration.spec.name;
+            let (name, pid) = (zone.clone(), home.pid());
+            let mut running = home.link.processes();
+            running.retain(|process| process.ended.is_none());
+            // A dozen files for each process, which the kernel makes when they are read.
+            blocking("measure", zone, move || {
+                let usage = |process: Process| {
+                    let group = format!("{name}/{}", group_of(&process.id));
+                    (process.id, groups.usage(&group))
+                };
+                Ok(ZoneUsage {
+                    at: Timestamp::now(),
+                    total: groups.usage(name.as_str()),
+                    processes: running.into_iter().map(usage).collect(),
+                    network: pid.map_or((0, 0), traffic),
                 })
-                .collect();
-            let network = home.pid().map_or((0, 0), traffic);
-            Ok(ZoneUsage {
-                at: Timestamp::now(),
-                total: groups.usage(name),
-                processes,
-                network,
             })
+            .await
         }
         .boxed()
     }

@@ -1,6 +1,5 @@
 //! Starting a supervisor: the part that all zones have in common, and the init of an illumos zone.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,6 +7,7 @@ use std::rc::Rc;
 
 use super::control::Supervisor;
 use super::{Configuration, Walls, ZONE, system};
+use crate::zone::ZoneSpec;
 use crate::zone::illumos::{CONTROL, READABLE};
 
 /// The size of a zone's shared memory, in bytes: the default of other runtimes.
@@ -34,13 +34,26 @@ pub(super) fn supervise(
     tokio::task::LocalSet::new().block_on(&runtime, supervisor.serve())
 }
 
-pub(super) fn memory(directories: &BTreeMap<PathBuf, Option<u64>>) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    for (path, size) in directories {
+/// Makes the directories in memory of a zone.
+pub(super) fn memory(spec: &ZoneSpec) -> io::Result<()> {
+    for (path, size) in &spec.memory_directories {
         system::tmpfs(path, *size)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777))?;
+        open_to_all(path, spec.memory_group)?;
     }
     Ok(())
+}
+
+/// Lets everybody use a directory, and gives what is made in it to `group`.
+fn open_to_all(path: &Path, group: Option<u32>) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = match group {
+        Some(group) => {
+            std::os::unix::fs::chown(path, None, Some(group))?;
+            0o2777
+        }
+        None => 0o777,
+    };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
 }
 
 /// The arguments of the shell by which zoneadm(8) shuts a zone down, if its brand has no own way.
@@ -97,7 +110,7 @@ fn in_a_zone() -> io::Result<()> {
         eprintln!("reddwarf init: the host name {}: {error}", spec.hostname);
     }
     system::bring_up(&configuration)?;
-    memory(&spec.memory_directories)?;
+    memory(spec)?;
     // A short path, because socket paths are limited.
     std::env::set_current_dir(&control).map_err(|error| at(&control, error))?;
     supervise(Walls::Roots, control, configuration, system::program()?)
@@ -106,6 +119,19 @@ fn in_a_zone() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_of_a_group_is_the_groups_with_all_that_is_made_in_it() {
+        use std::os::unix::fs::MetadataExt as _;
+        let directory = tempfile::tempdir().expect("a directory");
+        // Without root, only the own group can be used.
+        let group = rustix::process::getegid().as_raw();
+        for (given, mode) in [(None, 0o777), (Some(group), 0o2777)] {
+            open_to_all(directory.path(), given).expect("opened");
+            let found = std::fs::metadata(directory.path()).expect("there");
+            assert_eq!((found.mode() & 0o7777, found.gid()), (mode, group));
+        }
+    }
 
     #[test]
     fn the_init_of_others_is_left_alone() {

@@ -101,7 +101,18 @@ enum Never {}
 fn become_program(stage: &Stage, socket: &UnixStream) -> Result<Never, Failure> {
     for group in &stage.groups {
         let path = group.join("cgroup.procs");
-        at(path.display(), fs::write(&path, "0"))?;
+        let mut joined = fs::write(&path, "0");
+        // A group that hands controllers to groups of the container's own takes no process itself. A program that
+        // starts beside those of the container goes where its first one went.
+        if let Some((first, _)) = &stage.join
+            && joined
+                .as_ref()
+                .is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
+            && let Some(inner) = group_with(group, *first)
+        {
+            joined = fs::write(inner.join("cgroup.procs"), "0");
+        }
+        at(path.display(), joined)?;
     }
     let _ = rustix::process::setsid();
     if let Some(score) = stage.spec.limits.oom_score {
@@ -147,6 +158,21 @@ fn become_program(stage: &Stage, socket: &UnixStream) -> Result<Never, Failure> 
     }
     at("tell who it is", tell_identity(socket, &account.identity))?;
     execute(command, &stage.spec.environment, &account.home)
+}
+
+/// The group that a process is in, `group` or one below it.
+fn group_with(group: &Path, pid: i32) -> Option<PathBuf> {
+    let mut left = vec![group.to_owned()];
+    while let Some(group) = left.pop() {
+        let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        if text.lines().any(|line| line.parse() == Ok(pid)) {
+            return Some(group);
+        }
+        let entries = fs::read_dir(&group).into_iter().flatten().flatten();
+        let inner = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        left.extend(inner.map(|entry| entry.path()));
+    }
+    None
 }
 
 /// Sets up the container's environment around this process, or joins it.
@@ -348,6 +374,24 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+
+    #[test]
+    fn a_process_is_found_in_the_groups_of_its_container() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let group = directory.path();
+        for (path, processes) in [("", ""), ("init", "7\n17\n"), ("docker/id", "8\n")] {
+            let path = group.join(path);
+            fs::create_dir_all(&path).expect("made");
+            fs::write(path.join("cgroup.procs"), processes).expect("written");
+        }
+        for (pid, expected) in [(17, Some("init")), (8, Some("docker/id")), (1, None)] {
+            assert_eq!(
+                group_with(group, pid),
+                expected.map(|path| group.join(path)),
+                "{pid}"
+            );
+        }
+    }
 
     #[test]
     fn who_a_program_is_is_told_before_why_it_does_not_run() {

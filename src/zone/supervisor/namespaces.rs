@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
@@ -123,49 +123,43 @@ fn system_mounts(stage: &Stage, root: &OwnedFd) -> Result<(), Failure> {
     // have submounts such as binfmt_misc.
     at("/proc", mount("proc", &proc, "proc", closed, ""))?;
     let dev = directory("/dev")?;
+    let data = "mode=755,size=65536k";
+    let mounted = mount("tmpfs", &dev, "tmpfs", MountFlags::NOSUID, data);
+    at("/dev", mounted)?;
+    // What was mounted there.
+    let dev = directory("/dev")?;
+    for (name, major, minor) in [
+        ("null", 1, 3),
+        ("zero", 1, 5),
+        ("full", 1, 7),
+        ("random", 1, 8),
+        ("urandom", 1, 9),
+        ("tty", 5, 0),
+    ] {
+        let mode = Mode::from_raw_mode(0o666);
+        let number = rustix::fs::makedev(major, minor);
+        at(
+            name,
+            rustix::fs::mknodat(&dev, name, FileType::CharacterDevice, mode, number),
+        )?;
+        // The umask removed bits.
+        let _ = rustix::fs::chmodat(&dev, name, mode, AtFlags::empty());
+    }
+    for (to, name) in [
+        ("/proc/self/fd", "fd"),
+        ("/proc/self/fd/0", "stdin"),
+        ("/proc/self/fd/1", "stdout"),
+        ("/proc/self/fd/2", "stderr"),
+        ("pts/ptmx", "ptmx"),
+    ] {
+        at(name, rustix::fs::symlinkat(to, &dev, name))?;
+    }
     if rights.privileged {
+        // Not the host's own file system: what the container makes and removes there is its own.
         at(
-            "/dev",
-            mount("devtmpfs", &dev, "devtmpfs", MountFlags::NOSUID, ""),
+            "the devices of the host",
+            copy_devices(Path::new("/dev"), &dev),
         )?;
-    } else {
-        at(
-            "/dev",
-            mount(
-                "tmpfs",
-                &dev,
-                "tmpfs",
-                MountFlags::NOSUID,
-                "mode=755,size=65536k",
-            ),
-        )?;
-        let dev = directory("/dev")?;
-        for (name, major, minor) in [
-            ("null", 1, 3),
-            ("zero", 1, 5),
-            ("full", 1, 7),
-            ("random", 1, 8),
-            ("urandom", 1, 9),
-            ("tty", 5, 0),
-        ] {
-            let mode = Mode::from_raw_mode(0o666);
-            let number = rustix::fs::makedev(major, minor);
-            at(
-                name,
-                rustix::fs::mknodat(&dev, name, FileType::CharacterDevice, mode, number),
-            )?;
-            // The umask removed bits.
-            let _ = rustix::fs::chmodat(&dev, name, mode, rustix::fs::AtFlags::empty());
-        }
-        for (to, name) in [
-            ("/proc/self/fd", "fd"),
-            ("/proc/self/fd/0", "stdin"),
-            ("/proc/self/fd/1", "stdout"),
-            ("/proc/self/fd/2", "stderr"),
-            ("pts/ptmx", "ptmx"),
-        ] {
-            at(name, rustix::fs::symlinkat(to, &dev, name))?;
-        }
     }
     let pts = directory("/dev/pts")?;
     let options = "newinstance,ptmxmode=0666,mode=0620,gid=5";
@@ -193,6 +187,55 @@ fn system_mounts(stage: &Stage, root: &OwnedFd) -> Result<(), Failure> {
             "/sys/fs/cgroup",
             mount("cgroup2", &groups, "cgroup2", closed | writing, ""),
         )?;
+    }
+    Ok(())
+}
+
+/// What is not copied of the host's `/dev`: the container has its own.
+const OWN: [&str; 5] = ["console", "fd", "mqueue", "pts", "shm"];
+
+/// Copies the devices in a directory, with those in its directories, to `to`. What is there already stays. Follows
+/// `HostDevices` of opencontainers/runc.
+fn copy_devices(from: &Path, to: &OwnedFd) -> io::Result<()> {
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+    let done = |result: rustix::io::Result<()>| match result {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::EXIST) => Ok(false),
+        Err(error) => Err(io::Error::from(error)),
+    };
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (name, path) = (entry.file_name(), entry.path());
+        let found = match entry.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            found => found?,
+        };
+        let kind = match found.file_type() {
+            _ if OWN.iter().any(|own| name == *own) => continue,
+            kind if kind.is_char_device() => FileType::CharacterDevice,
+            kind if kind.is_block_device() => FileType::BlockDevice,
+            kind if kind.is_dir() => {
+                done(rustix::fs::mkdirat(to, &name, Mode::from_raw_mode(0o755)))?;
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                copy_devices(&path, &rustix::fs::openat(to, &name, flags, Mode::empty())?)?;
+                // Without devices, it is not needed.
+                let _ = rustix::fs::unlinkat(to, &name, AtFlags::REMOVEDIR);
+                continue;
+            }
+            _ => continue,
+        };
+        let mode = Mode::from_raw_mode(found.mode() & 0o7777);
+        if done(rustix::fs::mknodat(to, &name, kind, mode, found.rdev()))? {
+            let (owner, group) = (Uid::from_raw(found.uid()), Gid::from_raw(found.gid()));
+            rustix::fs::chownat(
+                to,
+                &name,
+                Some(owner),
+                Some(group),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )?;
+            rustix::fs::chmodat(to, &name, mode, AtFlags::empty())?;
+        }
     }
     Ok(())
 }
@@ -302,6 +345,44 @@ fn mask(null: &OwnedFd) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn devices_are_copied_and_nothing_else() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (from, to) = (directory.path().join("from"), directory.path().join("to"));
+        for path in ["from/snd", "from/pts", "from/hugepages", "to"] {
+            fs::create_dir_all(directory.path().join(path)).expect("made");
+        }
+        // The one device that everybody may make.
+        for name in ["null", "snd/timer", "pts/0"] {
+            let mode = Mode::from_raw_mode(0o640);
+            let kind = FileType::CharacterDevice;
+            let made = rustix::fs::mknodat(CWD, from.join(name), kind, mode, 0);
+            made.expect("made");
+        }
+        fs::write(from.join("log"), "").expect("written");
+        std::os::unix::fs::symlink("null", from.join("link")).expect("made");
+        let opened = fs::File::open(&to).expect("opened");
+        for _ in 0..2 {
+            copy_devices(&from, &opened.try_clone().expect("one").into()).expect("copied");
+        }
+        use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+        for (name, expected) in [
+            ("null", true),
+            ("snd/timer", true),
+            ("pts", false),
+            ("hugepages", false),
+            ("log", false),
+            ("link", false),
+        ] {
+            let found = fs::symlink_metadata(to.join(name)).ok();
+            let is_there = found.is_some_and(|found| {
+                found.file_type().is_char_device() && found.permissions().mode() & 0o777 == 0o640
+            });
+            assert_eq!(is_there, expected, "{name}");
+            assert_eq!(to.join(name).exists(), expected, "{name}");
+        }
+    }
 
     #[test]
     fn the_session_keyring_is_another_one_then() {

@@ -85,7 +85,7 @@ fn in_the_zone(directory: &Path) -> io::Result<()> {
         false => tmpfs(&shm, Some(SHARED_MEMORY))?,
     }
     std::fs::create_dir_all(directory.join("root"))?;
-    memory(&spec.memory_directories)?;
+    memory(spec)?;
     if matches!(spec.network, ZoneNetwork::Own { .. }) {
         rustix::system::sethostname(spec.hostname.as_bytes())?;
     }

@@ -6,8 +6,8 @@ use super::{Look, Standing};
 use crate::meta::time::go_duration;
 use crate::node::machine::status::{old_status, restarts};
 use crate::node::machine::{
-    Action, Backoff, ERR_IMAGE_PULL, Hook, ImageState, Kind, Listed, ProbeKind, containers,
-    full_name, image_of, later,
+    Action, Backoff, ERR_IMAGE_PULL, Hook, ImageState, Kind, Listed, ProbeKind, Restart,
+    containers, full_name, image_of, later,
 };
 use crate::zone::{Process, ProcessId, ZoneState};
 
@@ -18,12 +18,13 @@ impl<'a> Look<'a> {
         match self.zone.map(|zone| zone.state) {
             Some(ZoneState::Running) => {}
             Some(ZoneState::Unreachable) => return,
-            Some(ZoneState::Incomplete) => {
+            // Nothing of what ran in a zone is used by its successor.
+            Some(state) if state == ZoneState::Incomplete || self.has_run() => {
                 let steps = [Action::Halt, Action::Release { over: false }];
                 self.decision.actions.extend(steps);
                 return;
             }
-            Some(ZoneState::Installed) | None => return self.prepare(&list),
+            _ => return self.prepare(&list),
         }
         self.forget(&list);
         self.judge(&list);
@@ -110,6 +111,14 @@ impl<'a> Look<'a> {
             .passes(&process.id, ProbeKind::Startup, container)
     }
 
+    /// Whether containers were started in the pod's zone.
+    fn has_run(&self) -> bool {
+        let last = &self.memory.last;
+        let all = [&last.init_container_statuses, &last.container_statuses];
+        let mut all = all.into_iter().flat_map(|list| list.iter().flatten());
+        self.memory.had_zone || all.any(|status| status.container_id.is_some())
+    }
+
     /// Creates the zone, unless nothing of the pod would be started in it.
     fn prepare(&mut self, list: &[Listed<'_>]) {
         let wanted = list.iter().any(|(kind, container)| {
@@ -174,8 +183,8 @@ impl<'a> Look<'a> {
             if !self.restarts(kind, container, code) {
                 return;
             }
-            let again = latest.is_some_and(|process| self.memory.restarting.contains(&process.id));
-            if !again {
+            let again = latest.and_then(|process| self.memory.restarting.get(&process.id));
+            if again != Some(&Restart::Changed) {
                 // A changed definition has its own back-off.
                 let changed =
                     latest.is_some_and(|process| self.is_changed(kind, container, process));

@@ -4,9 +4,9 @@ use k8s_openapi::api::core::v1::Container;
 
 use super::{Look, end_of};
 use crate::node::machine::{
-    ASKED_IMAGE, Action, Hook, Kind, Listed, ProbeKind, STOP_SIGNAL, Stop, containers,
+    ASKED_IMAGE, Action, Hook, Kind, Listed, ProbeKind, Restart, STOP_SIGNAL, Stop, containers,
 };
-use crate::zone::{Process, Signal};
+use crate::zone::{Process, ProcessId, Signal};
 
 /// The shortest time between the stop signal and KILL, in seconds (`minimumGracePeriodInSeconds`).
 const MINIMUM_GRACE: i64 = 2;
@@ -124,9 +124,14 @@ impl Look<'_> {
                 continue;
             };
             if let Some((message, grace)) = self.fault(*kind, container, process) {
+                let id = &process.id;
                 if self.is_changed(*kind, container, process) {
                     // Whatever its restart policy.
-                    self.memory.restarting.insert(process.id.clone());
+                    self.memory.restarting.insert(id.clone(), Restart::Changed);
+                } else if self.failed_probe(id).is_some() && self.begins_again(container) {
+                    // However it ends: one that ends with 0 now was still found not to work.
+                    let restarting = self.memory.restarting.entry(id.clone());
+                    restarting.or_insert(Restart::Failed);
                 }
                 self.stop(process, grace, message, false);
             } else if self.memory.stops.contains_key(&process.id) {
@@ -149,9 +154,7 @@ impl Look<'_> {
         if let Some(Hook::Failed(_)) = self.memory.hooks.get(id) {
             return Some(("FailedPostStartHook".into(), self.grace()));
         }
-        let failed = [ProbeKind::Startup, ProbeKind::Liveness]
-            .into_iter()
-            .find(|probe| self.memory.probes.get(&(id.clone(), *probe)) == Some(&false));
+        let failed = self.failed_probe(id);
         // Sidecars are only compared with their definition once they have started.
         let compared = kind == Kind::Regular || self.has_started(container, process);
         let changed = compared && self.is_changed(kind, container, process);
@@ -172,6 +175,12 @@ impl Look<'_> {
             _ => format!("Container {name} {what}"),
         };
         Some((message, grace.unwrap_or(self.grace())))
+    }
+
+    /// The probe for which a process is ended, if it failed one.
+    fn failed_probe(&self, id: &ProcessId) -> Option<ProbeKind> {
+        let mut probes = [ProbeKind::Startup, ProbeKind::Liveness].into_iter();
+        probes.find(|probe| self.memory.probes.get(&(id.clone(), *probe)) == Some(&false))
     }
 
     /// Whether the restart policy allows restarting a container that is ended for a fault.

@@ -96,7 +96,7 @@ impl<'a> Look<'a> {
     /// Whether a container that ended with `code` is restarted.
     fn restarts(&self, kind: Kind, container: &Container, code: i32) -> bool {
         let latest = self.latest(&container.name);
-        let again = latest.is_some_and(|process| self.memory.restarting.contains(&process.id));
+        let again = latest.is_some_and(|process| self.memory.restarting.contains_key(&process.id));
         again || restarts(self.spec, kind, container, code)
     }
 
@@ -125,7 +125,7 @@ impl<'a> Look<'a> {
             .collect();
         self.memory.images.retain(|image, _| asked.contains(image));
         let mut restarting = std::mem::take(&mut self.memory.restarting);
-        restarting.retain(|id| {
+        restarting.retain(|id, _| {
             self.latest(&id.name)
                 .is_some_and(|process| process.id == *id)
         });

@@ -6,7 +6,7 @@ use super::{Look, RESIZE_AGAIN};
 use crate::node::machine::allocation::summary;
 use crate::node::machine::resize::{Plan, plan};
 use crate::node::machine::status::{self, RESIZE_IN_PROGRESS, RESIZE_PENDING};
-use crate::node::machine::{Action, Listed, Progress, later};
+use crate::node::machine::{Action, Listed, Progress, Restart, later};
 use crate::zone::ZoneState;
 
 impl Look<'_> {
@@ -99,14 +99,14 @@ impl Look<'_> {
             if !plan.restart.contains(id) || self.memory.stops.contains_key(id) {
                 continue;
             }
-            self.memory.restarting.insert(id.clone());
+            self.memory.restarting.insert(id.clone(), Restart::Changed);
             let message = format!("Container {} resize requires restart", id.name);
             self.stop(process, self.grace(), message, false);
         }
         let ending = |(_, one): &Listed<'_>| {
             let latest = self.latest(&one.name);
             let runs = latest.filter(|process| process.ended.is_none());
-            runs.is_some_and(|process| self.memory.restarting.contains(&process.id))
+            runs.is_some_and(|process| self.memory.restarting.contains_key(&process.id))
         };
         if !plan.restart.is_empty() || list.iter().any(ending) {
             return;

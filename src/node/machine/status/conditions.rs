@@ -63,6 +63,19 @@ const OWN: [&str; 5] = [
     "PodScheduled",
 ];
 
+/// The condition of a pod that is ended for the node's sake; others set it for their own reasons.
+const DISRUPTION: &str = "DisruptionTarget";
+/// Its reason if the node does so.
+const BY_NODE: &str = "TerminationByKubelet";
+
+/// Whether a condition is the agent's own, as opposed to one that others maintain.
+pub fn is_own(condition: &PodCondition) -> bool {
+    let type_ = condition.type_.as_str();
+    OWN.contains(&type_)
+        || RESIZES.contains(&type_)
+        || (type_ == DISRUPTION && condition.reason.as_deref() == Some(BY_NODE))
+}
+
 /// The conditions of the agent, in upstream's order, after those of others.
 pub(super) fn conditions(facts: &Facts<'_>, status: &PodStatus) -> Vec<PodCondition> {
     let Facts {
@@ -253,18 +266,17 @@ const NOT_READY: &str = "pod sandbox is not ready";
 
 /// Adds the condition that the node evicted the pod.
 fn disruption(facts: &Facts<'_>, list: &mut Vec<PodCondition>) {
-    const TYPE: &str = "DisruptionTarget";
     let Some(message) = &facts.memory.disrupted else {
         return;
     };
-    let at = list.iter().position(|known| known.type_ == TYPE);
+    let at = list.iter().position(|known| known.type_ == DISRUPTION);
     let told = at.map(|at| list.remove(at));
-    let told = told.or_else(|| condition(&facts.memory.last, TYPE).cloned());
+    let told = told.or_else(|| condition(&facts.memory.last, DISRUPTION).cloned());
     let since = told.filter(|old| old.status == "True");
     list.push(PodCondition {
-        type_: TYPE.into(),
+        type_: DISRUPTION.into(),
         status: "True".into(),
-        reason: Some("TerminationByKubelet".into()),
+        reason: Some(BY_NODE.into()),
         message: Some(message.clone()),
         observed_generation: facts.pod.metadata.generation,
         last_transition_time: since

@@ -207,8 +207,7 @@ impl About<'_> {
         let given = self.container.resources.clone();
         let requests = given.as_ref().and_then(|own| own.requests.clone());
         status.allocated_resources = requests.filter(|map| !map.is_empty());
-        let changes = matches!(self.kind, Kind::Regular | Kind::Sidecar);
-        status.resources = match self.running().filter(|_| changes) {
+        status.resources = match self.running() {
             Some(process) => {
                 let last = &self.facts.memory.last;
                 given.map(|given| actual(&given, process, self.kind, last))

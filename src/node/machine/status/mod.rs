@@ -17,7 +17,7 @@ use crate::meta::quantity::{Form, Quantity};
 use crate::node::describe;
 use crate::zone::{Limits, Zone, ZoneNetwork, ZoneState};
 
-pub use conditions::{RESIZE_IN_PROGRESS, RESIZE_PENDING, RESIZES, condition};
+pub use conditions::{RESIZE_IN_PROGRESS, RESIZE_PENDING, RESIZES, condition, is_own};
 pub use phase::is_over;
 
 /// A time as the API stores it: in whole seconds.
@@ -214,7 +214,7 @@ fn tell_phase(facts: &Facts<'_>, status: &mut PodStatus) {
     let own = own.map(|status| (status.name.as_str(), status)).collect();
     let restarting = memory
         .restarting
-        .iter()
+        .keys()
         .map(|id| id.name.as_str())
         .collect();
     let computed = phase::phase(spec_of(pod), &own, facts.terminal, &restarting);

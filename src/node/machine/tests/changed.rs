@@ -244,3 +244,27 @@ fn another_image_does_not_wait_for_what_the_last_one_did() {
     let wake = host.settle().expect("a wait");
     assert_eq!(wake.duration_since(host.now).as_secs(), 10, "the first one");
 }
+
+#[test]
+fn an_init_container_is_resized_while_it_runs() {
+    let spec = |memory: &str| {
+        let mut spec = sized(&[("a", "1", "64Mi")], json!([]));
+        let amounts = json!({"cpu": "1", "memory": memory});
+        spec["initContainers"] = json!([{"name": "i", "image": "i", "resources": {"requests": amounts, "limits": amounts}}]);
+        spec
+    };
+    let mut host = Host::new(spec("64Mi"));
+    host.settle();
+    assert_eq!(host.running(), ["i/0"]);
+    host.take_events();
+    host.resize(spec("256Mi"));
+    host.settle();
+    let events = host.take_events();
+    assert!(events.contains(&"i/0 memory=256".to_owned()), "{events:?}");
+    assert_eq!(host.running(), ["i/0"], "it is not restarted");
+    let told = host.container("i").resources.clone();
+    assert_eq!(
+        told.and_then(|told| told.limits).expect("limits")["memory"].0,
+        "256Mi"
+    );
+}

@@ -295,3 +295,40 @@ fn it_is_said_why_a_container_is_ended() {
         assert_eq!(host.take_events()[0], format!("Killing: {expected}"));
     }
 }
+
+#[test]
+fn a_container_that_fails_a_probe_is_restarted_however_it_ends() {
+    let probe = json!({"tcpSocket": {"port": 1}});
+    for (policy, own, code, expected) in [
+        ("OnFailure", None, 0, "Running"),
+        ("OnFailure", None, 143, "Running"),
+        ("Never", Some("OnFailure"), 0, "Running"),
+        ("Always", None, 0, "Running"),
+        ("Never", None, 0, "Succeeded"),
+        ("Never", None, 143, "Failed"),
+    ] {
+        let case = format!("{policy} {own:?} {code}");
+        let mut host = Host::new(json!({"restartPolicy": policy, "containers": [
+            {"name": "c", "image": "i", "restartPolicy": own, "livenessProbe": probe}]}));
+        host.settle();
+        host.probed("c", ProbeKind::Liveness, false);
+        host.settle();
+        host.exit("c", code);
+        host.settle();
+        assert_eq!(host.phase(), expected, "{case}");
+        let processes = |host: &Host| {
+            let zone = host.zone.iter();
+            zone.map(|zone| zone.processes.len()).sum::<usize>()
+        };
+        if expected == "Running" {
+            assert_eq!(processes(&host), 2, "{case}");
+            // The second time it has a back-off, unlike a container whose definition changed.
+            host.probed("c", ProbeKind::Liveness, false);
+            host.settle();
+            host.exit("c", code);
+            let wake = host.settle().expect("a back-off");
+            assert_eq!(wake.duration_since(host.now).as_secs(), 10, "{case}");
+            assert_eq!(host.phase(), "Running", "{case}");
+        }
+    }
+}

@@ -316,3 +316,23 @@ fn who_a_container_runs_as_is_told_as_long_as_it_is_known() {
     let user = serde_json::to_value(&ended[0].user).expect("a value");
     assert_eq!(user, told, "of one that ended");
 }
+
+#[test]
+fn a_zone_that_died_leaves_nothing_to_the_next_one() {
+    let mut host = Host::new(one("Always"));
+    host.settle();
+    host.take_events();
+    // As after a reboot of the host.
+    let zone = host.zone.as_mut().expect("a zone");
+    (zone.state, zone.processes) = (ZoneState::Installed, Vec::new());
+    host.settle();
+    assert_eq!(host.releases, 1, "its roots");
+    assert_eq!(host.running(), ["a/1"]);
+    // A zone that was made, and not booted, is booted as it is.
+    let mut host = Host::new(one("Always"));
+    host.act(Action::Prepare);
+    host.zone.as_mut().expect("a zone").state = ZoneState::Installed;
+    host.settle();
+    assert_eq!(host.releases, 0);
+    assert_eq!(host.running(), ["a/0"]);
+}

@@ -208,16 +208,23 @@ pub(in super::super) fn unmount(path: &Path) -> Result<(), Errno> {
 /// Mounts a tmpfs that everybody can write to, with this size limit in bytes.
 pub(in super::super) fn tmpfs(path: &Path, size: Option<u64>) -> io::Result<()> {
     let size = size.map_or(String::new(), |size| format!(",size={size}"));
-    let data = std::ffi::CString::new(format!("mode=1777{size}"))?;
     std::fs::create_dir_all(path)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    Ok(rustix::mount::mount(
-        "tmpfs",
-        path,
-        "tmpfs",
-        flags,
-        data.as_c_str(),
-    )?)
+    let mounted = |more: &str| -> io::Result<()> {
+        let data = std::ffi::CString::new(format!("mode=1777{size}{more}"))?;
+        Ok(rustix::mount::mount(
+            "tmpfs",
+            path,
+            "tmpfs",
+            flags,
+            data.as_c_str(),
+        )?)
+    };
+    // What is in memory stays there, if the kernel (since 6.4) can keep it out of the swap space.
+    match mounted(",noswap") {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => mounted(""),
+        other => other,
+    }
 }
 
 /// Sets the zone's host name.
