@@ -77,12 +77,13 @@ pub async fn run(context: Context) {
     );
 }
 
-/// Whether two states of a pod are equivalent for budgets.
-fn looks_same(old: &Pod, new: &Pod) -> bool {
-    old.metadata.labels == new.metadata.labels
-        && old.metadata.owner_references == new.metadata.owner_references
-        && old.is_deleting() == new.is_deleting()
-        && old.is_ready() == new.is_ready()
+/// What of a pod decides about budgets.
+fn facts(pod: &Pod) -> impl PartialEq + '_ {
+    let meta = &pod.metadata;
+    (
+        (&meta.uid, &meta.labels, &meta.owner_references),
+        (pod.is_deleting(), pod.is_ready()),
+    )
 }
 
 impl Controller {
@@ -97,9 +98,7 @@ impl Controller {
             {
                 doubtful.add_after(change.key.clone(), left);
             }
-            if let (Some(old), Some(new)) = (change.old, change.new)
-                && looks_same(old, new)
-            {
+            if !change.alters(facts) {
                 return;
             }
             let mut own = Vec::new();
