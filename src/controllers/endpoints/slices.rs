@@ -10,13 +10,12 @@ use k8s_openapi::api::discovery::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::ResourceExt as _;
 
-use super::managed::{Changes, MANAGED_BY, SERVICE_NAME, Slices, in_place_of};
+use super::managed::{Changes, MANAGED_BY, Refused, SERVICE_NAME, Slices, in_place_of};
 use super::{
     HEADLESS, Service, TRIGGER, Triggers, find_port, hostname, is_reachable, printed, reference,
     selected, wake,
 };
 use crate::client::Context;
-use crate::client::errors::text;
 use crate::client::events::{Recorder, Tone};
 use crate::client::informer::{Informer, Key};
 use crate::client::kinds::{Node, Pod};
@@ -64,8 +63,8 @@ pub async fn run(context: Context) {
 /// Why slices have to be looked at again.
 #[derive(Debug, thiserror::Error)]
 enum Unfinished {
-    #[error("{}", text(.0))]
-    Api(#[from] kube::Error),
+    #[error(transparent)]
+    Refused(#[from] Refused),
     #[error("skipping pods on nodes that are not known: {0}")]
     Nodes(String),
 }
@@ -104,21 +103,18 @@ impl Controller {
             changes.create.clear();
         }
         changes.stamp(trigger.as_deref());
-        let result = self.slices.carry_out(&key.namespace, changes).await;
-        if let Err(error) = &result {
+        let owner = format!("Service {}/{}", key.namespace, key.name);
+        let written = self.slices.carry_out(&key.namespace, &owner, changes).await;
+        if let Err(refused) = &written {
+            let message = format!("Error updating Endpoint Slices for {owner}: {refused}");
             self.recorder.tell(
                 &*service,
                 Tone::Warning,
                 "FailedToUpdateEndpointSlices",
-                format!(
-                    "Error updating Endpoint Slices for Service {}/{}: {}",
-                    key.namespace,
-                    key.name,
-                    text(error)
-                ),
+                message,
             );
         }
-        let next = result?;
+        let next = written.or_else(Refused::patiently)?;
         if lost.is_empty() {
             Ok(next)
         } else {
