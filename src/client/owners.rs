@@ -21,6 +21,12 @@ pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
         .find(|owner| owner.controller == Some(true))
 }
 
+/// The group of an owner; empty for the core group.
+pub fn group_of(owner: &OwnerReference) -> &str {
+    let group = owner.api_version.split_once('/');
+    group.map_or("", |(group, _)| group)
+}
+
 /// Whether `owner` is the controller of an object.
 pub fn is_controlled_by(meta: &ObjectMeta, owner: &ObjectMeta) -> bool {
     controller_of(meta).is_some_and(|found| Some(&found.uid) == owner.uid.as_ref())

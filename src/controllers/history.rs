@@ -15,6 +15,7 @@ use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::workload;
 use crate::client::errors::{FirstFailure, is_already_exists, is_not_found};
 use crate::client::informer::{Cached, Informer, Key};
 use crate::client::owners::{Claim, Claims, claim, controller_of, controller_reference};
@@ -42,20 +43,8 @@ pub struct Past<'a, O> {
     pub label: &'static str,
 }
 
-/// The characters of a hash.
-const SAFE: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-
 fn hash(data: &Value, collisions: i32) -> String {
-    let mut hash: u32 = 0x811c_9dc5;
-    let text = format!("{data}{collisions}");
-    for byte in text.bytes() {
-        hash = hash.wrapping_mul(0x0100_0193) ^ u32::from(byte);
-    }
-    let digits = hash.to_string();
-    digits
-        .bytes()
-        .map(|digit| char::from(SAFE[usize::from(digit) % SAFE.len()]))
-        .collect()
+    workload::hash(&[format!("{data}{collisions}").as_bytes()])
 }
 
 /// The data of a revision: a patch that restores a template.

@@ -21,11 +21,11 @@ use kube::api::{Api, DeleteParams, PostParams};
 pub use self::ephemeral::run as ephemeral_claims;
 pub use self::expand::run as expander;
 use self::plan::{Around, ClaimStep, Told, VolumeStep, phase};
-use self::protection::written;
 pub use self::protection::{
     attributes as attributes_protection, claims as claim_protection, volumes as volume_protection,
 };
 use super::pods::{Pods, claims_of};
+use super::workload::written;
 use crate::client::Context;
 use crate::client::errors::{is_already_exists, text};
 use crate::client::events::{Recorder, Tone};

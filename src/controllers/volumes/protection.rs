@@ -21,26 +21,15 @@ use tokio::sync::OnceCell;
 
 use super::plan::{self, is_made_for};
 use crate::client::Context;
-use crate::client::errors::{is_conflict, is_not_found};
 use crate::client::informer::{Cached, Informer, Key};
 use crate::client::kinds::{Claim, Pod};
 use crate::client::queue::{Next, Queue};
 use crate::controllers::pods::{Pods, claims_of};
-use crate::controllers::workload::queue_of;
+use crate::controllers::workload::{queue_of, written};
 
 const UNUSED: &str = "Unused";
 
 impl Cached for VolumeAttributesClass {}
-
-/// The outcome of a write that may conflict.
-pub(super) fn written<T>(result: Result<T, kube::Error>) -> Result<Next, kube::Error> {
-    match result {
-        Ok(_) => Ok(Next::Done),
-        Err(error) if is_not_found(&error) => Ok(Next::Done),
-        Err(error) if is_conflict(&error) => Ok(Next::Retry),
-        Err(error) => Err(error),
-    }
-}
 
 /// The object with the finalizer added if it is missing, or removed if it is being deleted and not `used`. `None` if
 /// nothing has to change.
