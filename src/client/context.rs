@@ -68,6 +68,22 @@ impl Context {
     }
 }
 
+#[cfg(test)]
+impl Context {
+    /// The environment of a test; its tasks end with the guard.
+    pub fn by_hand(client: kube::Client) -> (Self, tokio_util::sync::DropGuard) {
+        let ends = CancellationToken::new();
+        let context = Context {
+            informers: informer::Informers::new(client.clone(), ends.clone()),
+            events: events::start(ends.clone()),
+            client,
+            settings: Arc::default(),
+            ends: ends.clone(),
+        };
+        (context, ends.drop_guard())
+    }
+}
+
 /// The moments at which a run does something: see [`Context::ticks`].
 pub struct Ticks {
     ticks: Interval,

@@ -54,3 +54,56 @@ pub fn text(error: &kube::Error) -> String {
         other => other.to_string(),
     }
 }
+
+/// The failures of steps that do not depend on each other: all are tried, whatever became of the ones before. Where
+/// upstream returns an aggregate (k8s.io/apimachinery/pkg/util/errors), this keeps the first failure.
+#[derive(Debug)]
+pub struct FirstFailure<E>(Option<E>);
+
+impl<E> Default for FirstFailure<E> {
+    fn default() -> Self {
+        FirstFailure(None)
+    }
+}
+
+impl<E> FirstFailure<E> {
+    /// Notes a step. Returns what it achieved; None if it failed.
+    pub fn note<T>(&mut self, step: Result<T, E>) -> Option<T> {
+        match step {
+            Ok(achieved) => Some(achieved),
+            Err(failure) => {
+                self.0.get_or_insert(failure);
+                None
+            }
+        }
+    }
+
+    /// `all` that was achieved, if every step was.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn or<T>(self, all: T) -> Result<T, E> {
+        match self.0 {
+            Some(failure) => Err(failure),
+            None => Ok(all),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_is_tried_and_the_first_failure_is_told() {
+        let mut failed = FirstFailure::default();
+        let steps = [Ok(1), Err("a"), Ok(2), Err("b")];
+        let done: Vec<i32> = steps
+            .into_iter()
+            .filter_map(|step| failed.note(step))
+            .collect();
+        assert_eq!(done, [1, 2]);
+        assert_eq!(failed.or(()), Err("a"));
+        assert_eq!(FirstFailure::<()>::default().or(3), Ok(3));
+    }
+}

@@ -9,7 +9,7 @@
 mod series;
 
 use std::collections::hash_map::RandomState;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
@@ -297,40 +297,47 @@ struct Book {
     buckets: Recent<(f64, i64)>,
 }
 
-/// Values by hash; keeps the newest [`MOST_KNOWN`].
+/// Values by hash; keeps the [`MOST_KNOWN`] that were used last.
 struct Recent<V> {
-    values: HashMap<u64, V>,
-    order: VecDeque<u64>,
+    /// Each with the time of its last use.
+    values: HashMap<u64, (V, u64)>,
+    by_use: BTreeMap<u64, u64>,
+    /// Counts uses.
+    time: u64,
 }
 
 impl<V> Default for Recent<V> {
     fn default() -> Self {
         Recent {
             values: HashMap::new(),
-            order: VecDeque::new(),
+            by_use: BTreeMap::new(),
+            time: 0,
         }
     }
 }
 
 impl<V> Recent<V> {
-    /// The value for a key. A new one is `first` and replaces the oldest.
+    /// The value for a key. A new one is `first`, and replaces the one that was not used for the longest time.
     fn entry(&mut self, key: u64, first: impl FnOnce() -> V) -> &mut V {
-        if !self.values.contains_key(&key) {
-            self.order.push_back(key);
-            if self.order.len() > MOST_KNOWN
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.values.remove(&oldest);
-            }
+        self.time += 1;
+        if self.values.len() >= MOST_KNOWN
+            && !self.values.contains_key(&key)
+            && let Some((_, oldest)) = self.by_use.pop_first()
+        {
+            self.values.remove(&oldest);
         }
-        self.values.entry(key).or_insert_with(first)
+        let (value, used) = self.values.entry(key).or_insert_with(|| (first(), 0));
+        self.by_use.remove(used);
+        self.by_use.insert(self.time, key);
+        *used = self.time;
+        value
     }
 
     /// Removes the values for which `keeps` is false.
     fn retain(&mut self, mut keeps: impl FnMut(&V) -> bool) {
-        let Recent { values, order } = self;
-        values.retain(|_, value| keeps(value));
-        order.retain(|key| values.contains_key(key));
+        let Recent { values, by_use, .. } = self;
+        values.retain(|_, (value, _)| keeps(value));
+        by_use.retain(|_, key| values.contains_key(key));
     }
 }
 
@@ -349,28 +356,24 @@ impl Book {
         ))
     }
 
-    /// The entry to write for an event; None if it exceeds the rate limit.
+    /// The entry to write for an event; None if it exceeds the rate limit, but it is counted all the same.
     fn take(&mut self, note: Note, now: Timestamp) -> Option<Entry> {
         let about = self.about(&note);
-        if !self.has_room(about, now.as_second()) {
-            return None;
-        }
-        let note = self.joined(about, note, now.as_second());
-        let part = &note.about.field_path;
-        let key = self.hash((about, part, note.tone, &note.reason, &note.message));
+        let (key, note) = self.joined(about, note, now.as_second());
         let (name, first, count) = self.known.entry(key, || {
             let object = note.about.name.as_deref().unwrap_or_default();
             let name = format!("{object}.{:x}", now.as_nanosecond());
             (name, now, 0)
         });
         *count += 1;
-        Some(Entry {
+        let entry = Entry {
             name: name.clone(),
             first: *first,
             last: now,
             count: *count,
             note,
-        })
+        };
+        self.has_room(about, now.as_second()).then_some(entry)
     }
 
     /// Takes a token from the bucket of this source and object.
@@ -385,26 +388,23 @@ impl Book {
         true
     }
 
-    /// The event itself, or the aggregate of many similar ones.
-    fn joined(&mut self, about: u64, note: Note, now: i64) -> Note {
-        let key = self.hash((about, note.tone, &note.reason));
+    /// The event itself, or the aggregate of many similar ones; with the hash under which it is counted.
+    fn joined(&mut self, about: u64, note: Note, now: i64) -> (u64, Note) {
+        let alike = self.hash((about, note.tone, &note.reason));
         let text = self.hash(&note.message);
-        let (texts, since) = self.alike.entry(key, || (HashSet::new(), now));
-        if now - *since >= ALIKE_SECONDS {
+        let (texts, since) = self.alike.entry(alike, || (HashSet::new(), now));
+        if now - *since > ALIKE_SECONDS {
             texts.clear();
         }
         *since = now;
-        // This many are enough to aggregate: more are not kept.
-        if texts.len() < ALIKE {
+        let known = texts.contains(&text);
+        if known || texts.len() + 1 < ALIKE {
             texts.insert(text);
+            let part = &note.about.field_path;
+            return (self.hash((alike, part, text)), note);
         }
-        if texts.len() < ALIKE {
-            return note;
-        }
-        Note {
-            message: format!("(combined from similar events): {}", note.message),
-            ..note
-        }
+        let message = format!("(combined from similar events): {}", note.message);
+        (alike, Note { message, ..note })
     }
 }
 
@@ -497,14 +497,21 @@ mod tests {
         }
         let joined = |i: i32| format!("(combined from similar events): m{i}");
         assert_eq!(told(&mut book, "m9", 3), Some((joined(9), 1)));
-        assert_eq!(told(&mut book, "m10", 3), Some((joined(10), 1)));
-        for _ in 0..13 {
+        assert_eq!(
+            told(&mut book, "m10", 3),
+            Some((joined(10), 2)),
+            "one event"
+        );
+        assert_eq!(told(&mut book, "m", 3), Some(("m".to_owned(), 3)));
+        for _ in 0..12 {
             assert!(told(&mut book, "m10", 3).is_some());
         }
         assert_eq!(told(&mut book, "m10", 3), None, "25 at once are enough");
-        assert!(
-            told(&mut book, "m11", 303).is_some(),
-            "one more in five minutes"
+        let later = told(&mut book, "m11", 303);
+        assert_eq!(
+            later,
+            Some((joined(11), 16)),
+            "one more in five minutes, and all count"
         );
         assert_eq!(told(&mut book, "m11", 303), None);
         let others: Vec<String> = (0..2)
@@ -516,6 +523,14 @@ mod tests {
                 book.take(note(&format!("o{object}"), "m"), at(303))
                     .is_some()
             );
+            if object % (MOST_KNOWN / 2) == 0 {
+                let again = book.take(note("b", "m"), at(303)).map(|entry| entry.name);
+                assert_eq!(
+                    again.as_ref(),
+                    Some(&others[0]),
+                    "what goes on is not forgotten"
+                );
+            }
         }
         let sizes = (book.known.values.len(), book.alike.values.len());
         assert_eq!(sizes, (MOST_KNOWN, MOST_KNOWN));

@@ -117,6 +117,15 @@ pub struct Change<'a, P> {
     pub new: Option<&'a Arc<P>>,
 }
 
+impl<'a, P> Change<'a, P> {
+    /// Whether it alters `facts` of the object; creations and deletions always do. A handler that is not interested in
+    /// every change compares what its decision reads, best the very value that the decision is made from: whatever it
+    /// leaves out may change without anybody looking at it.
+    pub fn alters<F: PartialEq>(&self, facts: impl Fn(&'a P) -> F) -> bool {
+        self.old.map(|old| facts(old)) != self.new.map(|new| facts(new))
+    }
+}
+
 /// How long a cache may take to show a write before a warning is logged.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The pause before a watch that panicked is restarted.

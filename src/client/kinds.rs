@@ -1,7 +1,10 @@
 //! The cached types of kinds that more than one controller uses.
 
+use std::collections::BTreeMap;
+
 use compact_str::CompactString;
 use k8s_openapi::api::core::v1;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use serde::{Deserialize, Deserializer};
 
@@ -50,6 +53,8 @@ pub struct PodSpec {
     pub restart_policy: Option<String>,
     /// Its grace period in seconds.
     pub termination_grace_period_seconds: Option<i64>,
+    /// How long it may run, in seconds.
+    pub active_deadline_seconds: Option<i64>,
     /// The taints that it tolerates, and for how long.
     pub tolerations: Vec<v1::Toleration>,
     /// Its host name in the domain of a headless service.
@@ -142,6 +147,10 @@ pub struct PodStatus {
     pub container_statuses: Vec<v1::ContainerStatus>,
     /// The statuses of its init containers.
     pub init_container_statuses: Vec<v1::ContainerStatus>,
+    /// The pod-level resources that it was given.
+    pub allocated_resources: Option<BTreeMap<String, Quantity>>,
+    /// The pod-level resources that it uses.
+    pub resources: Option<Box<v1::ResourceRequirements>>,
 }
 
 impl Pod {

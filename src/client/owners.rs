@@ -11,7 +11,7 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::errors::{is_not_found, reason};
+use super::errors::{FirstFailure, is_not_found, reason};
 
 /// The owner reference with `controller: true`.
 pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
@@ -19,6 +19,12 @@ pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
         .iter()
         .flatten()
         .find(|owner| owner.controller == Some(true))
+}
+
+/// The group of an owner; empty for the core group.
+pub fn group_of(owner: &OwnerReference) -> &str {
+    let group = owner.api_version.split_once('/');
+    group.map_or("", |(group, _)| group)
 }
 
 /// Whether `owner` is the controller of an object.
@@ -108,7 +114,7 @@ where
     }
 
     /// Adopts matching orphans and releases owned objects that no longer match. Returns those of `candidates` that the
-    /// owner owns then.
+    /// owner owns then. One that cannot be changed does not keep the others from it.
     ///
     /// # Errors
     /// The API rejects a change, except because the object is gone.
@@ -118,13 +124,15 @@ where
         fits: impl Fn(&C) -> bool,
     ) -> Result<Vec<Arc<C>>, kube::Error> {
         let mut own = Vec::new();
+        let mut failed = FirstFailure::default();
         for object in candidates {
             let claim = claim(object.meta(), self.owner.meta(), fits(&object));
-            if claim != Claim::Foreign && self.carry_out(claim, object.meta()).await? {
+            let owned = failed.note(self.carry_out(claim, object.meta()).await);
+            if owned == Some(true) {
                 own.push(object);
             }
         }
-        Ok(own)
+        failed.or(own)
     }
 
     /// Adopts or releases an object if necessary. Returns whether the owner owns it then.
@@ -213,5 +221,60 @@ mod tests {
             ..object("", false)
         };
         assert_eq!(claim(&elsewhere, &owner(false), true), Claim::Foreign);
+    }
+
+    #[tokio::test]
+    async fn one_object_that_cannot_be_adopted_does_not_keep_the_others() {
+        use http_body_util::BodyExt as _;
+        use k8s_openapi::api::apps::v1::ReplicaSet;
+        use k8s_openapi::api::core::v1::Pod;
+
+        let patched = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let noted = patched.clone();
+        let transport = crate::client::Transport::new(move |request, _| {
+            let name = request.uri().path().rsplit('/').next().unwrap_or_default();
+            let (code, answer) = match name {
+                "refused" => (
+                    403,
+                    r#"{"kind":"Status","status":"Failure","message":"no","reason":"Forbidden","code":403}"#,
+                ),
+                _ => (
+                    200,
+                    r#"{"apiVersion":"v1","kind":"Pod","metadata":{"uid":"me"}}"#,
+                ),
+            };
+            if request.method() == http::Method::PATCH {
+                noted.lock().push(name.to_owned());
+            }
+            let mut answer = http::Response::new(http_body_util::Full::from(answer).boxed_unsync());
+            *answer.status_mut() = http::StatusCode::from_u16(code).expect("a code");
+            async move { answer }
+        });
+        let client = transport.client(crate::auth::User::new("test", &[]), "test");
+        let owner = ReplicaSet {
+            metadata: ObjectMeta {
+                name: Some("owner".to_owned()),
+                uid: Some("me".to_owned()),
+                namespace: Some("n".to_owned()),
+                ..ObjectMeta::default()
+            },
+            ..ReplicaSet::default()
+        };
+        let pod = |name: &str| {
+            Arc::new(Pod {
+                metadata: ObjectMeta {
+                    name: Some(name.to_owned()),
+                    namespace: Some("n".to_owned()),
+                    ..ObjectMeta::default()
+                },
+                ..Pod::default()
+            })
+        };
+        let claims = Claims::<_, Pod>::of(&client, &owner, None);
+        let taken = claims
+            .take(vec![pod("refused"), pod("other")], |_| true)
+            .await;
+        assert!(taken.is_err());
+        assert_eq!(*patched.lock(), ["refused", "other"]);
     }
 }

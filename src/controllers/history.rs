@@ -15,7 +15,8 @@ use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::client::errors::{is_already_exists, is_not_found};
+use super::workload;
+use crate::client::errors::{FirstFailure, is_already_exists, is_not_found};
 use crate::client::informer::{Cached, Informer, Key};
 use crate::client::owners::{Claim, Claims, claim, controller_of, controller_reference};
 use crate::client::queue::Queue;
@@ -42,20 +43,8 @@ pub struct Past<'a, O> {
     pub label: &'static str,
 }
 
-/// The characters of a hash.
-const SAFE: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-
 fn hash(data: &Value, collisions: i32) -> String {
-    let mut hash: u32 = 0x811c_9dc5;
-    let text = format!("{data}{collisions}");
-    for byte in text.bytes() {
-        hash = hash.wrapping_mul(0x0100_0193) ^ u32::from(byte);
-    }
-    let digits = hash.to_string();
-    digits
-        .bytes()
-        .map(|digit| char::from(SAFE[usize::from(digit) % SAFE.len()]))
-        .collect()
+    workload::hash(&[format!("{data}{collisions}").as_bytes()])
 }
 
 /// The data of a revision: a patch that restores a template.
@@ -137,14 +126,15 @@ where
     pub async fn revisions(&self) -> Result<Vec<ControllerRevision>, kube::Error> {
         let claims = Claims::<O, ControllerRevision>::of(self.client, self.owner, None);
         let mut own = Vec::new();
+        let mut failed = FirstFailure::default();
         for (_, revision) in self.cache.list(self.namespace()) {
             let fits = selects(self.selector, revision.metadata.labels.as_ref()).unwrap_or(false);
             let claim = claim(&revision.metadata, self.owner.meta(), fits);
             let taken = match claim {
-                Claim::Owned | Claim::Adopt => claims.carry_out(claim, &revision.metadata).await?,
-                Claim::Release | Claim::Foreign => false,
+                Claim::Owned | Claim::Adopt => claims.carry_out(claim, &revision.metadata).await,
+                Claim::Release | Claim::Foreign => Ok(false),
             };
-            if taken {
+            if failed.note(taken) == Some(true) {
                 own.push((*revision).clone());
             }
         }
@@ -156,7 +146,7 @@ where
                 .map(|time| time.0);
             (number(revision), created, revision.name_any())
         });
-        Ok(own)
+        failed.or(own)
     }
 
     /// The revision of the owner's template, which is created or renumbered if necessary; it is the last of `revisions`

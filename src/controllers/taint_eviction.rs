@@ -48,10 +48,11 @@ pub async fn run(context: Context) {
     let queue = Arc::new(Queue::<Key>::new());
     let (nodes, due) = (controller.nodes.clone(), controller.due.clone());
     controller.pods.cache.enqueue(&queue, move |change| {
-        if let (Some(old), Some(new)) = (change.old, change.new)
-            && old.spec.node_name == new.spec.node_name
-            && old.spec.tolerations == new.spec.tolerations
-        {
+        let is_other = change.alters(|pod| {
+            let spec = &pod.spec;
+            (&pod.metadata.uid, &spec.node_name, &spec.tolerations)
+        });
+        if !is_other {
             return None;
         }
         let node = change.new.and_then(|pod| pod.spec.node_name.as_deref());

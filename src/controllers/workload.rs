@@ -117,6 +117,36 @@ where
     Ok(())
 }
 
+/// What follows from a write: nothing if the object is gone, another look if it changed meanwhile.
+///
+/// # Errors
+/// The API rejects the write for another reason.
+pub fn written<T>(result: Result<T, kube::Error>) -> Result<Next, kube::Error> {
+    match result {
+        Ok(_) => Ok(Next::Done),
+        Err(error) if is_not_found(&error) => Ok(Next::Done),
+        Err(error) if is_conflict(&error) => Ok(Next::Retry),
+        Err(error) => Err(error),
+    }
+}
+
+/// The characters of a hash: no vowels, and nothing that looks like one.
+const SAFE: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// The hash of a template, as names and labels show it. It is FNV-1, as upstream's, but of other bytes: upstream hashes
+/// how Go prints the structure.
+pub fn hash(parts: &[&[u8]]) -> String {
+    let mut hash: u32 = 0x811c_9dc5;
+    for byte in parts.iter().copied().flatten() {
+        hash = hash.wrapping_mul(0x0100_0193) ^ u32::from(*byte);
+    }
+    let digits = hash.to_string();
+    digits
+        .bytes()
+        .map(|digit| char::from(SAFE[usize::from(digit) % SAFE.len()]))
+        .collect()
+}
+
 /// Look again after this many milliseconds, if given.
 pub fn after_millis(millis: Option<i64>) -> Next {
     match millis.and_then(|millis| u64::try_from(millis).ok()) {

@@ -152,9 +152,8 @@ impl Scheduler {
                     if victims.is_empty() {
                         return;
                     }
-                    let is_silent = self.end(&pod, &node, &victims, &displaced).await;
-                    let now = Instant::now();
-                    self.change(|state| state.queue.end_preempting(&pod, is_silent, now));
+                    let mut preempting = Preempting::by(&self, &pod);
+                    preempting.is_silent = self.end(&pod, &node, &victims, &displaced).await;
                 };
                 tokio::join!(report, end);
             }
@@ -187,6 +186,33 @@ impl Scheduler {
             Way::IsTaken => return None,
         }
         Some(way)
+    }
+}
+
+/// A preemption under way. It ends when this is dropped, also by a panic: otherwise its pod would wait for ever.
+pub(super) struct Preempting<'a> {
+    scheduler: &'a Scheduler,
+    pod: &'a Pod,
+    /// Whether no event will announce the free space.
+    is_silent: bool,
+}
+
+impl<'a> Preempting<'a> {
+    /// The preemption that has begun for a pod.
+    pub(super) fn by(scheduler: &'a Scheduler, pod: &'a Pod) -> Self {
+        Preempting {
+            scheduler,
+            pod,
+            is_silent: true,
+        }
+    }
+}
+
+impl Drop for Preempting<'_> {
+    fn drop(&mut self) {
+        let (pod, is_silent, now) = (self.pod, self.is_silent, Instant::now());
+        self.scheduler
+            .change(|state| state.queue.end_preempting(pod, is_silent, now));
     }
 }
 

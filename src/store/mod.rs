@@ -182,7 +182,7 @@ pub trait Store: Send + Sync + 'static {
     /// At most `limit` entries (0: all) as of revision `at` whose keys have the prefix `keys` and are not below `from`
     /// (a whole key).
     ///
-    /// [`StoreError::Compacted`] and [`StoreError::Future`] if the revision cannot be read.
+    /// # Errors
     /// [`StoreError::Compacted`] and [`StoreError::Future`] say that the revision cannot be read.
     fn range_at<'a>(
         &'a self,

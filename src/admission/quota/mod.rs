@@ -53,18 +53,17 @@ impl Plugin for ResourceQuota {
             refuses: request.subresource != "status",
             now: request.now,
         };
+        let known: Vec<Value> = found.iter().map(|entry| cluster::object(entry)).collect();
+        let used = charge
+            .on_all(&known)
+            .map_err(|why| request.forbidden(&why))?;
         let mut effects = Vec::new();
-        for entry in &found {
-            let old = cluster::object(entry);
-            let used = match charge.on(&old) {
-                Ok(Some(used)) => used,
-                Ok(None) => continue,
-                Err(why) => return Err(request.forbidden(&why)),
-            };
+        for ((entry, old), used) in found.iter().zip(&known).zip(used) {
+            let Some(used) = used else { continue };
             let mut quota = old.clone();
             let status = quota.object_mut().object_mut("status");
             status.insert("used", used.to_value());
-            owners::server_wrote(&quotas, "status", &old, &mut quota, request.now);
+            owners::server_wrote(&quotas, "status", old, &mut quota, request.now);
             effects.push(Change {
                 resource: quotas.prefix.clone(),
                 key: entry.key.clone(),
@@ -113,20 +112,34 @@ struct Charge<'a> {
 }
 
 impl Charge<'_> {
-    /// The new usage of a quota after the write; `None` if unchanged.
+    /// The new usage of each quota after the write; `None` if unchanged. What no quota can charge is refused before
+    /// anything is that exceeds one.
     ///
     /// # Errors
-    /// Why the write exceeds the quota.
-    fn on(&self, quota: &Value) -> Result<Option<Amounts>, String> {
+    /// Why the write violates or exceeds a quota.
+    fn on_all<'a>(
+        &self,
+        quotas: impl IntoIterator<Item = &'a Value>,
+    ) -> Result<Vec<Option<Amounts>>, String> {
+        let concerned: Vec<Option<&Value>> = quotas
+            .into_iter()
+            .map(|quota| Ok(self.concerns(quota)?.then_some(quota)))
+            .collect::<Result<_, String>>()?;
+        let used = concerned.into_iter();
+        used.map(|quota| quota.map_or(Ok(None), |quota| self.on(quota)))
+            .collect()
+    }
+
+    /// Whether a quota counts the object.
+    ///
+    /// # Errors
+    /// Why it cannot be counted.
+    fn concerns(&self, quota: &Value) -> Result<bool, String> {
         let name = quota.at("metadata").str("name");
-        let status = quota.at("status");
-        let (hard, used) = (
-            Amounts::read(status.at("hard")),
-            Amounts::read(status.at("used")),
-        );
+        let (hard, used) = limits(quota);
         let names = self.evaluator.names(hard.0.keys().map(Key::as_str));
         if names.is_empty() || !self.evaluator.in_scopes(quota, self.object) {
-            return Ok(None);
+            return Ok(false);
         }
         if let Some(why) = self.evaluator.unsaid(&names, self.object) {
             return Err(format!("failed quota: {name}: {why}"));
@@ -138,6 +151,13 @@ impl Charge<'_> {
                 names.join(",")
             ));
         }
+        Ok(true)
+    }
+
+    /// The new usage of a quota that counts the object; `None` if unchanged.
+    fn on(&self, quota: &Value) -> Result<Option<Amounts>, String> {
+        let name = quota.at("metadata").str("name");
+        let (hard, used) = limits(quota);
         let mut asked = self.evaluator.usage(self.object, self.now);
         let negative: Vec<&str> = asked
             .0
@@ -188,4 +208,13 @@ impl Charge<'_> {
         }
         Ok(Some(sum))
     }
+}
+
+/// The limits of a quota, and what is used of them.
+fn limits(quota: &Value) -> (Amounts, Amounts) {
+    let status = quota.at("status");
+    (
+        Amounts::read(status.at("hard")),
+        Amounts::read(status.at("used")),
+    )
 }

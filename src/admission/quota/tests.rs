@@ -17,16 +17,34 @@ fn charged(plural: &str, quota: &str, old: Option<&str>, new: &str) -> String {
         refuses: true,
         now: 1_000_000,
     };
-    match charge.on(&parsed(quota)) {
-        Ok(Some(used)) => used
-            .0
+    match charge.on_all([&parsed(quota)]) {
+        Ok(used) => used
             .iter()
+            .flatten()
+            .flat_map(|used| &used.0)
             .map(|(name, amount)| format!("{name}={amount}"))
             .collect::<Vec<_>>()
             .join(","),
-        Ok(None) => String::new(),
         Err(why) => why,
     }
+}
+
+#[test]
+fn what_no_quota_can_charge_is_refused_first() {
+    let quotas = [
+        quota(r#""pods":"1""#, r#""pods":"1""#, ""),
+        quota(r#""pods":"1""#, "", ""),
+    ]
+    .map(|text| parsed(&text));
+    let charge = Charge {
+        evaluator: &Evaluator::of("", "pods").unwrap(),
+        object: &parsed(r#"{"spec":{}}"#),
+        old: None,
+        refuses: true,
+        now: 1_000_000,
+    };
+    let unknown = "status unknown for quota: q, resources: pods";
+    assert_eq!(charge.on_all(&quotas), Err(unknown.to_owned()));
 }
 
 fn quota(hard: &str, used: &str, spec: &str) -> String {

@@ -134,7 +134,7 @@ impl Book {
 
     /// The continuing series, to be written.
     pub fn refresh(&self) -> Vec<Entry> {
-        let series = self.known.values.values();
+        let series = self.known.values.values().map(|(series, _)| series);
         series
             .filter(|series| series.more.is_some())
             .map(Series::entry)
@@ -298,6 +298,6 @@ mod tests {
             again.map(|(_, note, count)| (note, count)),
             Some(("e".to_owned(), 1))
         );
-        assert_eq!(book.known.order.len(), 1);
+        assert_eq!(book.known.values.len(), 1);
     }
 }

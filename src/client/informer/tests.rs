@@ -116,6 +116,30 @@ async fn nothing_is_waited_for_when_a_run_or_all_end() {
     cancelled.expect("what waits goes on");
 }
 
+#[test]
+fn a_change_alters_what_is_not_the_same_before_and_after() {
+    let labelled = |name: &str, label: &str| {
+        let mut thing = thing(name, 1);
+        thing.labels_mut().insert("a".to_owned(), label.to_owned());
+        Arc::new(thing)
+    };
+    let (old, new) = (labelled("x", "1"), labelled("x", "2"));
+    let key = Key::new("", "x");
+    let alters = |old, new, of: fn(&Thing) -> Option<&String>| {
+        let change = Change {
+            key: &key,
+            old,
+            new,
+        };
+        change.alters(of)
+    };
+    let name: fn(&Thing) -> Option<&String> = |thing| thing.metadata.name.as_ref();
+    let label: fn(&Thing) -> Option<&String> = |thing| thing.labels().get("a");
+    assert!(!alters(Some(&old), Some(&new), name));
+    assert!(alters(Some(&old), Some(&new), label));
+    assert!(alters(None, Some(&new), name) && alters(Some(&old), None, name));
+}
+
 crate::slim!(
     /// Anything else.
     Other of k8s_openapi::api::core::v1::Secret {}

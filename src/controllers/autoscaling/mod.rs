@@ -475,7 +475,7 @@ impl Controller {
     }
 }
 
-/// Sets a condition.
+/// Notes what the autoscaler saw: the number of replicas, and the metrics that could be read.
 fn note(
     status: &mut HorizontalPodAutoscalerStatus,
     autoscaler: &HorizontalPodAutoscaler,

@@ -11,10 +11,10 @@ use k8s_openapi::api::autoscaling::v2::{
 use k8s_openapi::apimachinery::pkg::api::resource;
 use k8s_openapi::jiff::Timestamp;
 
-use super::status::selector_text;
 use super::usage::{Goal, Tolerances};
 use super::{metrics, usage};
 use crate::client::kinds::Pod;
+use crate::client::selector;
 use crate::meta::quantity::{Form, Quantity};
 
 /// The result of evaluating metrics.
@@ -209,7 +209,7 @@ fn unserved(metric: &MetricSpec, namespace: &str) -> Failure {
     }
     if let Some(external) = &metric.external {
         let name = &external.metric.name;
-        let selector = selector_text(external.metric.selector.as_ref());
+        let selector = selector::printed(external.metric.selector.as_ref());
         let told = format!(
             "unable to get external metric {namespace}/{name}/{selector}: unable to fetch metrics from external metrics API: the server could not find the requested resource (get {name}.external.metrics.k8s.io)"
         );

@@ -21,6 +21,7 @@ use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 
 pub use self::bundles::run as trust_bundles;
+use super::workload::written;
 use crate::auth::pki::Request;
 use crate::client::Context;
 use crate::client::errors::{is_conflict, is_not_found};
@@ -92,15 +93,6 @@ fn parsed(request: &CertificateSigningRequest) -> Result<Request, Unfinished> {
     })
 }
 
-/// The outcome of writing a request that may have changed meanwhile.
-fn written<T>(result: Result<T, kube::Error>) -> Result<Next, Unfinished> {
-    match result {
-        Ok(_) => Ok(Next::Done),
-        Err(error) if is_conflict(&error) || is_not_found(&error) => Ok(Next::Retry),
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// Runs the signing controller.
 pub async fn signing(context: Context) {
     let Some(pki) = context.settings.pki.clone() else {
@@ -133,10 +125,10 @@ pub async fn signing(context: Context) {
                 }
             }
             let name = request.name_any();
-            written(
-                api.replace_status(&name, &PostParams::default(), &signed)
-                    .await,
-            )
+            let signed = api
+                .replace_status(&name, &PostParams::default(), &signed)
+                .await;
+            written(signed).map_err(Unfinished::from)
         }
     };
     each(&context, sign).await;
@@ -172,10 +164,10 @@ pub async fn approving(context: Context) {
                         message.to_owned(),
                     ));
                 let name = request.name_any();
-                return written(
-                    api.replace_subresource("approval", &name, &PostParams::default(), &approved)
-                        .await,
-                );
+                let approved = api
+                    .replace_subresource("approval", &name, &PostParams::default(), &approved)
+                    .await;
+                return written(approved).map_err(Unfinished::from);
             }
             // A requester without the right may get it later.
             Ok(if tried { Next::Retry } else { Next::Done })

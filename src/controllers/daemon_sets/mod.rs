@@ -28,7 +28,7 @@ use super::workload::{Unfinished, queue_of, wake_owners, write_status};
 use crate::client::Context;
 use crate::client::errors::{is_conflict, is_not_found, is_terminating};
 use crate::client::events::{Recorder, Tone};
-use crate::client::informer::{Cached, Change, Informer, Key};
+use crate::client::informer::{Cached, Informer, Key};
 use crate::client::kinds::{Node, Pod};
 use crate::client::owners::controller_reference;
 use crate::client::queue::{Next, Queue};
@@ -89,21 +89,12 @@ fn wake_on_nodes(nodes: &Informer<Node>, sets: &Informer<DaemonSet>, queue: &Arc
             let is_other = before.unwrap_or(Place::Barred) != after.unwrap_or(Place::Barred);
             is_other || misplaced
         };
-        let sets = is_moved(&change).then(|| sets.all()).into_iter().flatten();
+        let is_moved = change.alters(|node| (&node.metadata.labels, &node.spec.taints));
+        let sets = is_moved.then(|| sets.all()).into_iter().flatten();
         sets.filter(|(_, set)| is_concerned(set))
             .map(|(key, _)| key)
             .collect::<Vec<_>>()
     });
-}
-
-/// Whether anything that sets look at changed in a node.
-fn is_moved(change: &Change<'_, Node>) -> bool {
-    match (change.old, change.new) {
-        (Some(old), Some(new)) => {
-            old.metadata.labels != new.metadata.labels || old.spec.taints != new.spec.taints
-        }
-        _ => true,
-    }
 }
 
 /// The hash of a revision; its name if it has none.

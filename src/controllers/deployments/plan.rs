@@ -93,7 +93,10 @@ impl Work<'_> {
         if self.deployment.spec.paused == Some(true) {
             self.sync_current(false);
             self.scale();
-            self.clean_up();
+            if self.asked_rollback().is_none() {
+                // It may be to one of the old sets, as soon as the deployment resumes.
+                self.clean_up();
+            }
             return self.set_status(false);
         }
         if let Some(revision) = self.asked_rollback() {

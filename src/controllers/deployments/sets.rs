@@ -8,7 +8,7 @@ use kube::ResourceExt as _;
 
 use super::annotations::HASH;
 use crate::client::owners::controller_reference;
-use crate::controllers::workload::scaled;
+use crate::controllers::workload::{self, scaled};
 
 pub(super) fn wanted(deployment: &Deployment) -> i32 {
     deployment.spec.replicas.unwrap_or(1)
@@ -78,26 +78,11 @@ pub(super) fn is_current(deployment: &Deployment, set: &ReplicaSet) -> bool {
     template.is_some_and(|template| same_template(template, &deployment.spec.template))
 }
 
-/// The characters of a hash: no vowels, and nothing that looks like one.
-const SAFE: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-
 /// The hash of a template; different after each collision.
 fn hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
-    let mut hash: u32 = 0x811c_9dc5;
-    let mut take = |bytes: &[u8]| {
-        for byte in bytes {
-            hash = hash.wrapping_mul(0x0100_0193) ^ u32::from(*byte);
-        }
-    };
-    take(&serde_json::to_vec(template).unwrap_or_default());
-    if let Some(collisions) = collisions {
-        take(&collisions.to_le_bytes());
-    }
-    let digits = hash.to_string();
-    digits
-        .bytes()
-        .map(|digit| char::from(SAFE[usize::from(digit) % SAFE.len()]))
-        .collect()
+    let text = serde_json::to_vec(template).unwrap_or_default();
+    let collisions = collisions.map(i32::to_le_bytes);
+    workload::hash(&[&text, collisions.as_ref().map_or(&[], |bytes| bytes)])
 }
 
 /// A new replica set for the current template, with no replicas.

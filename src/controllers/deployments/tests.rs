@@ -230,6 +230,23 @@ fn old_sets_go_when_the_history_is_full_and_all_is_done() {
 }
 
 #[test]
+fn a_paused_deployment_keeps_its_history_until_it_is_rolled_back() {
+    let mut paused = deployment(2, "new", &format!(r#"{ROLLING}"paused":true,"#), "");
+    let sets = [
+        set("a", 0, 0, 0, 1, 2),
+        set("b", 0, 0, 0, 2, 2),
+        set("new", 2, 2, 2, 3, 2),
+    ];
+    let deleted = |paused: &Deployment| decided(paused, &sets, false).delete;
+    assert_eq!(deleted(&paused), ["a"]);
+    paused.metadata.annotations.get_or_insert_default().insert(
+        "deprecated.deployment.rollback.to".to_owned(),
+        "1".to_owned(),
+    );
+    assert_eq!(deleted(&paused), [""; 0]);
+}
+
+#[test]
 fn revisions_rise_and_are_remembered() {
     let sets = [set("old", 0, 0, 0, 1, 1), set("other", 1, 1, 1, 2, 1)];
     let plan = decided(&deployment(1, "old", ROLLING, ""), &sets, false);

@@ -26,8 +26,9 @@ use crate::client::errors::{is_conflict, is_not_found, text};
 use crate::client::events::{Recorder, Tone};
 use crate::client::informer::{Cached, Informer, Key};
 use crate::client::kinds::Pod;
-use crate::client::owners::controller_of;
+use crate::client::owners::{controller_of, group_of};
 use crate::client::queue::{Delays, Next, Queue};
+use crate::client::selector::printed;
 
 const WORKERS: usize = 1;
 /// How long budgets are delayed whose pods could not be counted. Upstream retries at every change of a pod; here
@@ -77,12 +78,13 @@ pub async fn run(context: Context) {
     );
 }
 
-/// Whether two states of a pod are equivalent for budgets.
-fn looks_same(old: &Pod, new: &Pod) -> bool {
-    old.metadata.labels == new.metadata.labels
-        && old.metadata.owner_references == new.metadata.owner_references
-        && old.is_deleting() == new.is_deleting()
-        && old.is_ready() == new.is_ready()
+/// What of a pod decides about budgets.
+fn facts(pod: &Pod) -> impl PartialEq + '_ {
+    let meta = &pod.metadata;
+    (
+        (&meta.uid, &meta.labels, &meta.owner_references),
+        (pod.is_deleting(), pod.is_ready()),
+    )
 }
 
 impl Controller {
@@ -97,9 +99,7 @@ impl Controller {
             {
                 doubtful.add_after(change.key.clone(), left);
             }
-            if let (Some(old), Some(new)) = (change.old, change.new)
-                && looks_same(old, new)
-            {
+            if !change.alters(facts) {
                 return;
             }
             let mut own = Vec::new();
@@ -159,7 +159,7 @@ impl Controller {
             }
         };
         if unmanaged {
-            let selector = plan::printed(spec.selector.as_ref());
+            let selector = printed(spec.selector.as_ref());
             let message = format!(
                 "Pods selected by this PodDisruptionBudget (selector: {selector}) were found to be unmanaged. As a result, the status of the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please set \".spec.minAvailable\" field of the PDB to an integer value."
             );
@@ -244,10 +244,7 @@ impl Controller {
 
     /// The relevant owner (a replica set's deployment) and its scale, if it is in a cache.
     fn known_scale(&self, owner: &OwnerReference, namespace: &str) -> Option<(String, i32)> {
-        let group = owner
-            .api_version
-            .split_once('/')
-            .map_or("", |(group, _)| group);
+        let group = group_of(owner);
         match (group, owner.kind.as_str()) {
             ("", "ReplicationController") => {
                 let found = same(&self.replication_controllers, owner, namespace)?;
@@ -308,10 +305,7 @@ impl Controller {
 
     /// The resource of an owner: in the version of the reference, or in another.
     async fn served(&self, owner: &OwnerReference) -> Result<Option<Served>, kube::Error> {
-        let group = owner
-            .api_version
-            .split_once('/')
-            .map_or("", |(group, _)| group);
+        let group = group_of(owner);
         let find = |all: &[Served]| {
             let mut fits = all.iter().filter(|served| {
                 served.resource.kind == owner.kind && served.resource.group == group

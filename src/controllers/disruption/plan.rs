@@ -7,7 +7,7 @@ use std::time::Duration;
 use k8s_openapi::api::policy::v1::{
     PodDisruptionBudget, PodDisruptionBudgetSpec, PodDisruptionBudgetStatus,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -192,24 +192,4 @@ pub(super) fn stale_after(pod: &Pod, now: Timestamp) -> Option<Duration> {
     let since = since.map_or(Timestamp::UNIX_EPOCH, |since| since.0);
     let left = since.as_millisecond() + EXPECTED * 1000 - now.as_millisecond();
     Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
-}
-
-/// A selector as Go prints it.
-pub(super) fn printed(selector: Option<&LabelSelector>) -> String {
-    let Some(selector) = selector else {
-        return "nil".to_owned();
-    };
-    let labels = selector.match_labels.iter().flatten();
-    let labels: String = labels
-        .map(|(key, value)| format!("{key}: {value},"))
-        .collect();
-    let expressions = selector.match_expressions.iter().flatten().map(|wanted| {
-        let values = wanted.values.as_deref().unwrap_or_default().join(" ");
-        let (key, operator) = (&wanted.key, &wanted.operator);
-        format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{values}],}},")
-    });
-    let expressions: String = expressions.collect();
-    format!(
-        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
-    )
 }

@@ -127,7 +127,7 @@ fn budgets_are_for_what_their_selector_selects() {
         let budget = budget(&format!(r#""spec":{spec}"#));
         assert_eq!(plan::covers(&budget, Some(&labels)), covers, "{spec}");
         let selector = budget.spec.unwrap().selector;
-        assert_eq!(plan::printed(selector.as_ref()), told);
+        assert_eq!(printed(selector.as_ref()), told);
     }
 }
 

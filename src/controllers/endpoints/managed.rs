@@ -7,7 +7,7 @@ use kube::api::{Api, DeleteParams, PostParams};
 use kube::{Client, ResourceExt as _};
 
 use crate::client::Context;
-use crate::client::errors::{is_conflict, is_not_found, is_terminating};
+use crate::client::errors::{FirstFailure, is_conflict, is_not_found, is_terminating, text};
 use crate::client::informer::{Cached, Informer, Key};
 use crate::client::queue::{Next, Queue};
 use crate::controllers::pods::Versions;
@@ -65,15 +65,23 @@ impl Slices {
             .collect()
     }
 
-    /// Writes changes, and waits until the cache shows them.
+    /// Writes changes, and waits until the cache shows them. `owner` is what the slices are about: `Service NAMESPACE/NAME`.
     ///
     /// # Errors
-    /// The API rejects a change, except because the namespace is being deleted, or a slice changed meanwhile.
+    /// The API rejects a change, except because the namespace is being deleted.
     pub(super) async fn carry_out(
         &self,
         namespace: &str,
+        owner: &str,
         changes: Changes,
-    ) -> Result<Next, kube::Error> {
+    ) -> Result<Next, Refused> {
+        let refused = |attempt: &str, name: &str, cause| {
+            let space = if name.is_empty() { "" } else { " " };
+            Refused {
+                what: format!("{attempt}{space}{name} EndpointSlice for {owner}"),
+                cause: Box::new(cause),
+            }
+        };
         let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), namespace);
         let params = PostParams::default();
         let mut versions = Versions::default();
@@ -81,26 +89,44 @@ impl Slices {
             match api.create(&params, &slice).await {
                 Ok(made) => versions.add(made.resource_version()),
                 Err(error) if is_terminating(&error) => return Ok(Next::Done),
-                Err(error) => return Err(error),
+                Err(error) => return Err(refused("create", "", error)),
             }
         }
         for slice in changes.update {
-            match api.replace(&slice.name_any(), &params, &slice).await {
-                Ok(written) => versions.add(written.resource_version()),
-                Err(error) if is_conflict(&error) || is_not_found(&error) => {
-                    return Ok(Next::Retry);
-                }
-                Err(error) => return Err(error),
-            }
+            let name = slice.name_any();
+            let written = api.replace(&name, &params, &slice).await;
+            let written = written.map_err(|error| refused("update", &name, error))?;
+            versions.add(written.resource_version());
         }
+        let mut failed = FirstFailure::default();
         for name in changes.delete {
             match api.delete(&name, &DeleteParams::default()).await {
-                Err(error) if !is_not_found(&error) => return Err(error),
+                Err(error) if !is_not_found(&error) => {
+                    failed.note(Err::<(), _>(refused("delete", &name, error)));
+                }
                 _ => {}
             }
         }
         self.cache.reach(versions.newest().as_deref()).await;
-        Ok(Next::Done)
+        failed.or(Next::Done)
+    }
+}
+
+/// A slice that could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {what}: {}", text(cause))]
+pub(super) struct Refused {
+    what: String,
+    cause: Box<kube::Error>,
+}
+
+impl Refused {
+    /// Retries without a word if only the slice changed meanwhile.
+    pub(super) fn patiently(self) -> Result<Next, Refused> {
+        match is_conflict(&self.cause) || is_not_found(&self.cause) {
+            true => Ok(Next::Retry),
+            false => Err(self),
+        }
     }
 }
 
@@ -120,4 +146,47 @@ pub(super) fn in_place_of(mut new: EndpointSlice, old: &EndpointSlice) -> Endpoi
         .resource_version
         .clone_from(&old.metadata.resource_version);
     new
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::auth::User;
+    use crate::client::Transport;
+
+    #[tokio::test]
+    async fn every_deletion_is_tried_and_the_first_failure_is_told_in_upstreams_words() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let noted = asked.clone();
+        let transport = Transport::new(move |request, _| {
+            noted.lock().push(request.uri().path().len());
+            let answer = r#"{"kind":"Status","status":"Failure","message":"no","reason":"Forbidden","code":403}"#;
+            let mut answer = http::Response::new(http_body_util::Full::from(answer).boxed_unsync());
+            *answer.status_mut() = http::StatusCode::FORBIDDEN;
+            async move { answer }
+        });
+        let slices = Slices {
+            client: transport.client(User::new("test", &[]), "test"),
+            cache: Informer::by_hand(),
+            manager: "m",
+        };
+        let all = Changes {
+            delete: vec!["a".to_owned(), "b".to_owned()],
+            ..Changes::default()
+        };
+        let refused = slices.carry_out("n", "Service n/s", all).await.unwrap_err();
+        let wanted = "failed to delete a EndpointSlice for Service n/s: no";
+        assert_eq!(refused.to_string(), wanted);
+        assert_eq!(asked.lock().len(), 2);
+        let one = Changes {
+            create: vec![EndpointSlice::default()],
+            ..Changes::default()
+        };
+        let refused = slices.carry_out("n", "Service n/s", one).await.unwrap_err();
+        let wanted = "failed to create EndpointSlice for Service n/s: no";
+        assert_eq!(refused.to_string(), wanted);
+    }
 }

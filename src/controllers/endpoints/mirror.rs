@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 
 use super::legacy::LOCK;
-use super::managed::{Changes, MANAGED_BY, SERVICE_NAME, Slices, in_place_of};
+use super::managed::{Changes, MANAGED_BY, Refused, SERVICE_NAME, Slices, in_place_of};
 use super::slices::{Ports, ports_key, says_same};
 use super::{Service, TRIGGER};
 use crate::client::Context;
@@ -74,7 +74,7 @@ pub async fn run(context: Context) {
 }
 
 impl Mirror {
-    async fn sync(&self, key: Key) -> Result<Next, kube::Error> {
+    async fn sync(&self, key: Key) -> Result<Next, Refused> {
         let own = self.slices.list(&key);
         let service = self.services.get(&key.namespace, &key.name);
         let endpoints = self
@@ -93,7 +93,9 @@ impl Mirror {
                 plan(endpoints, &own, wanted)
             }
         };
-        self.slices.carry_out(&key.namespace, changes).await
+        let owner = format!("Endpoints {}/{}", key.namespace, key.name);
+        let written = self.slices.carry_out(&key.namespace, &owner, changes).await;
+        written.or_else(Refused::patiently)
     }
 
     fn tell(&self, endpoints: &v1::Endpoints, left_out: &LeftOut) {

@@ -80,12 +80,10 @@ fn wake(queue: &Arc<Queue<Key>>, services: &Informer<Service>, pods: &Pods) {
     services.enqueue(queue, |change| Some(change.key.clone()));
     let services = services.clone();
     pods.cache.enqueue(queue, move |change| {
-        let (old, new) = (change.old, change.new);
-        let same =
-            |is: &dyn Fn(&Pod, &Pod) -> bool| old.zip(new).is_some_and(|(old, new)| is(old, new));
-        if same(&|old, new| looks_same(old, new)) {
+        if !change.alters(endpoint) {
             return Vec::new();
         }
+        let (old, new) = (change.old, change.new);
         let selects = |service: &Service, pod: Option<&Arc<Pod>>| {
             pod.is_some_and(|pod| service.selects(pod.metadata.labels.as_ref()))
         };
@@ -97,17 +95,20 @@ fn wake(queue: &Arc<Queue<Key>>, services: &Informer<Service>, pods: &Pods) {
     });
 }
 
-/// Whether two states of a pod result in the same endpoint.
-fn looks_same(old: &Pod, new: &Pod) -> bool {
-    old.metadata.labels == new.metadata.labels
-        && old.metadata.deletion_timestamp == new.metadata.deletion_timestamp
-        && old.spec.hostname == new.spec.hostname
-        && old.spec.subdomain == new.spec.subdomain
-        && old.spec.node_name == new.spec.node_name
-        && old.is_ready() == new.is_ready()
-        && old.is_terminal() == new.is_terminal()
-        && old.status.pod_ip == new.status.pod_ip
-        && old.status.pod_ips == new.status.pod_ips
+/// What of a pod decides about its endpoint.
+fn endpoint(pod: &Pod) -> impl PartialEq + '_ {
+    let Pod {
+        metadata,
+        spec,
+        status,
+    } = pod;
+    (
+        (&metadata.uid, &metadata.labels),
+        &metadata.deletion_timestamp,
+        (&spec.hostname, &spec.subdomain, &spec.node_name),
+        (pod.is_ready(), pod.is_terminal()),
+        (&status.pod_ip, &status.pod_ips),
+    )
 }
 
 /// Whether a pod has an address that can be an endpoint.
@@ -203,4 +204,27 @@ impl Triggers {
 /// A time as Go prints it.
 fn printed(time: Timestamp) -> String {
     time.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_that_replaces_another_is_another_endpoint() {
+        let pod = |uid: &str, label: &str, message: &str| -> Pod {
+            let text = format!(
+                r#"{{"metadata":{{"name":"p","uid":"{uid}","labels":{{"a":"{label}"}}}},"status":{{"phase":"Running","podIP":"10.0.0.1","reason":"{message}"}}}}"#
+            );
+            serde_json::from_str(&text).expect("a pod")
+        };
+        let old = pod("1", "x", "");
+        for (new, same) in [
+            (pod("1", "x", "of no interest"), true),
+            (pod("2", "x", ""), false),
+            (pod("1", "y", ""), false),
+        ] {
+            assert_eq!(endpoint(&old) == endpoint(&new), same, "{new:?}");
+        }
+    }
 }

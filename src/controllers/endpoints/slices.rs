@@ -11,7 +11,7 @@ use kube::ResourceExt as _;
 
 use self::plan::plan;
 use self::wanted::{families, wanted};
-use super::managed::{Changes, Slices};
+use super::managed::{Changes, Refused, Slices};
 use super::{Service, Triggers, printed, selected, wake};
 use crate::client::Context;
 use crate::client::errors::text;
@@ -65,8 +65,8 @@ pub async fn run(context: Context) {
 /// Why slices have to be looked at again.
 #[derive(Debug, thiserror::Error)]
 enum Unfinished {
-    #[error("{}", text(.0))]
-    Api(#[from] kube::Error),
+    #[error(transparent)]
+    Refused(#[from] Refused),
     #[error("skipping pods on nodes that are not known: {0}")]
     Nodes(String),
 }
@@ -105,21 +105,18 @@ impl Controller {
             changes.create.clear();
         }
         changes.stamp(trigger.as_deref());
-        let result = self.slices.carry_out(&key.namespace, changes).await;
-        if let Err(error) = &result {
+        let owner = format!("Service {}/{}", key.namespace, key.name);
+        let written = self.slices.carry_out(&key.namespace, &owner, changes).await;
+        if let Err(refused) = &written {
+            let message = format!("Error updating Endpoint Slices for {owner}: {refused}");
             self.recorder.tell(
                 &*service,
                 Tone::Warning,
                 "FailedToUpdateEndpointSlices",
-                format!(
-                    "Error updating Endpoint Slices for Service {}/{}: {}",
-                    key.namespace,
-                    key.name,
-                    text(error)
-                ),
+                message,
             );
         }
-        let next = result?;
+        let next = written.or_else(Refused::patiently)?;
         if lost.is_empty() {
             Ok(next)
         } else {

@@ -124,6 +124,17 @@ pub enum Work {
     Delete(Uid),
     /// Orphan its dependents.
     Orphan(Uid),
+    /// Tell the author of an object that its reference can never be right.
+    Tell(Box<Misplaced>),
+}
+
+/// An object with a reference to an object of another namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misplaced {
+    /// The object.
+    pub dependent: Identity,
+    /// What its reference refers to, if it were in the namespace of the object.
+    pub owner: Identity,
 }
 
 #[derive(Clone, Debug)]
@@ -191,14 +202,13 @@ impl Graph {
             node.observed = true;
             if node.identity != seen.identity {
                 node.identity = seen.identity.clone();
-                // Dependents that refer to it by another identity do not own it after all.
+                // It does not own dependents that refer to it by another identity after all.
                 let dependents: Vec<Uid> = node.dependents.iter().cloned().collect();
-                let wrong = dependents.into_iter().filter(|dependent| {
-                    self.nodes
-                        .get(dependent)
-                        .is_some_and(|dependent| !names(dependent, &seen.identity))
-                });
-                work.extend(wrong.map(Work::Delete));
+                let dependents = dependents.iter().filter_map(|uid| self.nodes.get(uid));
+                for wrong in dependents.filter(|dependent| !names(dependent, &seen.identity)) {
+                    work.extend(misplaced(wrong, &seen.identity));
+                    work.push(Work::Delete(wrong.identity.uid.clone()));
+                }
             }
         }
         let old = self
@@ -231,6 +241,7 @@ impl Graph {
         self.drop_if_alone(&uid);
         work.retain(|work| match work {
             Work::Delete(uid) | Work::Orphan(uid) => self.nodes.contains_key(uid),
+            Work::Tell(_) => true,
         });
         work
     }
@@ -412,7 +423,7 @@ impl Graph {
         let Some(node) = self.nodes.get(uid) else {
             return;
         };
-        let namespace = node.identity.namespace.clone();
+        let (dependent, namespace) = (node.clone(), node.identity.namespace.clone());
         let mut doubtful = false;
         for owner in owners {
             if !self.nodes.contains_key(&owner.uid) {
@@ -423,7 +434,14 @@ impl Graph {
                 continue;
             };
             found.dependents.insert(uid.clone());
-            doubtful |= !is_reachable(&found.identity, &namespace) || !owner.means(&found.identity);
+            if !doubtful && found.observed {
+                work.extend(misplaced(&dependent, &found.identity));
+            }
+            // A virtual owner without namespace was found in a cluster-scoped object, which may be wrong about it.
+            let elsewhere = found.identity.namespace.is_empty() && !namespace.is_empty();
+            doubtful |= !is_reachable(&found.identity, &namespace)
+                || !owner.means(&found.identity)
+                || (elsewhere && !found.observed);
         }
         if doubtful {
             work.push(Work::Delete(uid.clone()));
@@ -475,6 +493,19 @@ impl Graph {
 /// Whether an owner can own objects in `namespace`, given its own namespace.
 fn is_reachable(owner: &Identity, namespace: &str) -> bool {
     owner.namespace.is_empty() || owner.namespace == namespace
+}
+
+/// What to tell if a dependent refers to an object that is known to be in another namespace.
+fn misplaced(dependent: &Node, owner: &Identity) -> Option<Work> {
+    let namespace = &dependent.identity.namespace;
+    let mut references = dependent.owners.iter();
+    let reference = references.find(|reference| reference.uid == owner.uid)?;
+    (!is_reachable(owner, namespace)).then(|| {
+        Work::Tell(Box::new(Misplaced {
+            dependent: dependent.identity.clone(),
+            owner: reference.identity(namespace),
+        }))
+    })
 }
 
 /// Whether a dependent has a reference to exactly this object.

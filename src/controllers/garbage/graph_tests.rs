@@ -39,6 +39,7 @@ fn told(work: Vec<Work>) -> String {
     let each = work.iter().map(|work| match work {
         Work::Delete(uid) => format!("delete {uid}"),
         Work::Orphan(uid) => format!("orphan {uid}"),
+        Work::Tell(told) => format!("tell {} of {}", told.dependent.uid, told.owner.uid),
     });
     each.collect::<Vec<_>>().join(", ")
 }
@@ -140,10 +141,10 @@ fn references_that_mean_another_object_are_looked_at() {
     );
     assert_eq!(
         told(graph.saw(seen_in("m", "a", &["b"]))),
-        "delete x, delete b",
+        "tell x of a, delete x, delete b",
         "a is in m"
     );
-    assert_eq!(told(graph.saw(seen("z", &["a"]))), "delete z");
+    assert_eq!(told(graph.saw(seen("z", &["a"]))), "tell z of a, delete z");
     assert_eq!(told(graph.saw(seen_in("m", "v", &["a"]))), "");
     assert_eq!(told(graph.saw(seen_in("", "c", &["d"]))), "delete d");
     let cluster = Seen {
@@ -155,6 +156,12 @@ fn references_that_mean_another_object_are_looked_at() {
         told(graph.saw(seen_in("m", "w", &["d"]))),
         "",
         "cluster-scoped owners own anywhere"
+    );
+    assert_eq!(told(graph.saw(seen_in("", "f", &["g"]))), "delete g");
+    assert_eq!(
+        told(graph.saw(seen("h", &["g"]))),
+        "delete h",
+        "g may be in n, though something outside of namespaces refers to it"
     );
 }
 

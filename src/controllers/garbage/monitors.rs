@@ -37,7 +37,8 @@ impl Kinds {
             .cloned()
     }
 
-    fn set(&self, served: &[Served]) {
+    /// Replaces what is known of the resources, of which the preferred versions come first.
+    pub fn set(&self, served: &[Served]) {
         let mut kinds = HashMap::new();
         for served in served {
             let resource = &served.resource;

@@ -1,13 +1,14 @@
 //! Handles one object of the graph. All decisions are based on the current state in the API; the graph only shows where
 //! to look.
 
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
+use futures::{StreamExt as _, stream};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use serde_json::json;
 
-use super::Shared;
 use super::graph::{FOREGROUND, Identity, Item, ORPHAN, Owner, Seen};
+use super::{Shared, WORKERS};
 use crate::client::discovery::{Bare, Served};
-use crate::client::errors::{is_conflict, is_not_found, text};
+use crate::client::errors::{FirstFailure, is_conflict, is_not_found, text};
 use crate::client::queue::Next;
 
 /// Why an object has to be looked at again.
@@ -72,14 +73,31 @@ pub async fn delete(shared: &Shared, uid: &str) -> Result<Next, GarbageError> {
         return Ok(Next::Done);
     }
     let served = resource(shared, &item.identity.api_version, &item.identity.kind)?;
+    if served.namespaced && item.identity.namespace.is_empty() {
+        // Only a cluster-scoped object refers to it, which cannot be right. Nothing can be found out about it.
+        return Ok(Next::Done);
+    }
+    let seen = |found: &Bare| {
+        let resource = &served.resource;
+        Seen::of(found, &resource.api_version, &resource.kind)
+    };
+    let confirm = |seen: Seen| {
+        let work = shared.graph.lock().confirm(seen, item.serial);
+        shared.add(work);
+    };
     let Some(latest) = get(shared, &served, &item.identity).await? else {
+        if !item.observed
+            && let Some(found) = elsewhere(shared, &served, &item.identity).await?
+        {
+            // Now those know better that refer to it from other namespaces.
+            confirm(seen(&found));
+            return Ok(Next::Done);
+        }
         return Ok(missing(shared, &item.identity));
     };
-    let resource = &served.resource;
-    let seen = Seen::of(&latest, &resource.api_version, &resource.kind);
+    let seen = seen(&latest);
     if !item.observed {
-        let work = shared.graph.lock().confirm(seen.clone(), item.serial);
-        shared.add(work);
+        confirm(seen.clone());
     }
     if item.waiting {
         return release(shared, &served, &item, &latest).await;
@@ -113,20 +131,44 @@ pub async fn delete(shared: &Shared, uid: &str) -> Result<Next, GarbageError> {
     } else {
         PropagationPolicy::Background
     };
-    let params = DeleteParams {
-        propagation_policy: Some(policy),
-        preconditions: Some(Preconditions {
-            uid: latest.metadata.uid.clone(),
-            resource_version: latest.metadata.resource_version.clone(),
-        }),
-        ..DeleteParams::default()
-    };
-    let api = served.api(&shared.context.client, &item.identity.namespace);
-    match api.delete(&item.identity.name, &params).await {
-        Ok(_) => Ok(Next::Done),
-        Err(error) if is_not_found(&error) => Ok(missing(shared, &item.identity)),
-        Err(error) if is_conflict(&error) => Ok(Next::Retry),
-        Err(error) => Err(api_error("cannot delete", &item.identity)(error)),
+    erase(shared, &served, &latest, &item.identity, policy).await
+}
+
+/// Deletes an object unless its owners are no longer those of `latest`. Other changes do not count: an object that
+/// changes all the time would never be deleted.
+async fn erase(
+    shared: &Shared,
+    served: &Served,
+    latest: &Bare,
+    identity: &Identity,
+    policy: PropagationPolicy,
+) -> Result<Next, GarbageError> {
+    let api = served.api(&shared.context.client, &identity.namespace);
+    let mut version = latest.metadata.resource_version.clone();
+    loop {
+        let params = DeleteParams {
+            propagation_policy: Some(policy.clone()),
+            preconditions: Some(Preconditions {
+                uid: latest.metadata.uid.clone(),
+                resource_version: version.clone(),
+            }),
+            ..DeleteParams::default()
+        };
+        match api.delete(&identity.name, &params).await {
+            Ok(_) => return Ok(Next::Done),
+            Err(error) if is_not_found(&error) => return Ok(missing(shared, identity)),
+            Err(error) if is_conflict(&error) => {}
+            Err(error) => return Err(api_error("cannot delete", identity)(error)),
+        }
+        if version.take().is_none() {
+            return Ok(Next::Retry);
+        }
+        let Some(now) = get(shared, served, identity).await? else {
+            return Ok(missing(shared, identity));
+        };
+        if now.metadata.owner_references != latest.metadata.owner_references {
+            return Ok(Next::Retry);
+        }
     }
 }
 
@@ -145,16 +187,29 @@ pub async fn orphan(shared: &Shared, uid: &str) -> Result<Next, GarbageError> {
     let Some(item) = shared.graph.lock().item(uid) else {
         return Ok(Next::Done);
     };
-    for dependent in &item.dependents {
-        let served = resource(shared, &dependent.api_version, &dependent.kind)?;
-        if let Some(latest) = get(shared, &served, dependent).await? {
-            drop_owners(shared, &served, &latest, dependent, &[uid]).await?;
-        }
+    let each = item.dependents.iter();
+    let each: Vec<_> = each
+        .map(|dependent| disown(shared, dependent, uid))
+        .collect();
+    let mut each = stream::iter(each).buffer_unordered(WORKERS);
+    let mut failed = FirstFailure::default();
+    while let Some(disowned) = each.next().await {
+        failed.note(disowned);
     }
+    failed.or(())?;
     let served = resource(shared, &item.identity.api_version, &item.identity.kind)?;
     match get(shared, &served, &item.identity).await? {
         Some(latest) => remove_finalizer(shared, &served, &latest, &item.identity, ORPHAN).await,
         None => Ok(Next::Done),
+    }
+}
+
+/// Removes the reference to an owner from one of its dependents.
+async fn disown(shared: &Shared, dependent: &Identity, owner: &str) -> Result<(), GarbageError> {
+    let served = resource(shared, &dependent.api_version, &dependent.kind)?;
+    match get(shared, &served, dependent).await? {
+        Some(latest) => drop_owners(shared, &served, &latest, dependent, &[owner]).await,
+        None => Ok(()),
     }
 }
 
@@ -180,6 +235,23 @@ async fn get(
         .await
         .map_err(api_error("cannot read", identity))?;
     Ok(found.filter(|found| found.metadata.uid.as_deref() == Some(&*identity.uid)))
+}
+
+/// The object that somebody refers to from a wrong namespace, if there is one. The graph does not know it as long as
+/// nobody refers to it as it should be.
+async fn elsewhere(
+    shared: &Shared,
+    served: &Served,
+    identity: &Identity,
+) -> Result<Option<Bare>, GarbageError> {
+    if !served.namespaced || !served.can(&["list"]) {
+        return Ok(None);
+    }
+    let named = ListParams::default().fields(&format!("metadata.name={}", identity.name));
+    let found = served.api(&shared.context.client, "").list(&named).await;
+    let found = found.map_err(api_error("cannot look for", identity))?.items;
+    let mut found = found.into_iter();
+    Ok(found.find(|found| found.metadata.uid.as_deref() == Some(&*identity.uid)))
 }
 
 /// The owners of an object, by their state.
@@ -365,3 +437,6 @@ async fn change_owners(
         conflict,
     )))
 }
+
+#[cfg(test)]
+mod tests;

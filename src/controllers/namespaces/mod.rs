@@ -2,7 +2,10 @@
 //! k8s.io/kubernetes/pkg/controller/namespace.
 
 mod conditions;
+#[cfg(test)]
+mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +13,11 @@ use compact_str::CompactString;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, DeleteParams, ListParams, PostParams, PropagationPolicy};
+use kube::discovery::ApiResource;
 
 use self::conditions::Findings;
 use crate::client::Context;
-use crate::client::discovery::{self, Served};
+use crate::client::discovery::{self, Bare, Served};
 use crate::client::errors::{is_conflict, is_not_found, is_unsupported, text};
 use crate::client::kinds::Namespace;
 use crate::client::queue::{Delays, Next, Queue};
@@ -85,7 +89,7 @@ async fn end(context: &Context, name: &str) -> Result<Next, Unfinished> {
             Err(error) => return Err(error.into()),
         }
     }
-    let (findings, estimate) = empty(context, &namespace).await;
+    let (findings, estimate) = empty(&context.client, &namespace).await;
     let now = Time(k8s_openapi::jiff::Timestamp::now());
     if findings.apply(namespace.status.get_or_insert_default(), &now) {
         match api
@@ -125,10 +129,10 @@ async fn end(context: &Context, name: &str) -> Result<Next, Unfinished> {
 
 /// Deletes the contents of a namespace, pods first. Returns the state, and in about how many seconds the rest may be
 /// gone; 0 if nothing remains.
-async fn empty(context: &Context, namespace: &v1::Namespace) -> (Findings, i64) {
+async fn empty(client: &kube::Client, namespace: &v1::Namespace) -> (Findings, i64) {
     let mut findings = Findings::default();
     let mut estimate = 0;
-    let mut served = match discovery::resources(&context.client).await {
+    let mut served = match discovery::resources(client).await {
         Ok(served) => served,
         Err(error) => {
             findings.discovery = Some(text(&error));
@@ -139,64 +143,100 @@ async fn empty(context: &Context, namespace: &v1::Namespace) -> (Findings, i64) 
     let is_pods =
         |served: &Served| served.resource.group.is_empty() && served.resource.plural == "pods";
     served.sort_by_key(|served| !is_pods(served));
-    let mut remaining = std::collections::BTreeMap::new();
+    let mut remaining = BTreeMap::new();
     for served in &served {
         let pods = is_pods(served);
-        let left = match delete_all(context, served, namespace, pods).await {
-            Ok(left) => left,
-            Err(failure) => {
-                findings.failures.push(if pods {
-                    let name = namespace.metadata.name.as_deref().unwrap_or_default();
-                    format!("failed to delete pods for namespace: {name}, err: {failure}")
-                } else {
-                    failure
-                });
-                continue;
-            }
-        };
+        let left = delete_all(client, served, namespace, pods).await;
         estimate = estimate.max(left.estimate);
+        findings.failures.extend(left.failure);
         if left.count == 0 {
             continue;
         }
-        for (finalizer, count) in left.finalizers {
-            *findings.finalizers.entry(finalizer).or_insert(0) += count;
-        }
-        remaining.insert(
-            format!("{}.{}", served.resource.plural, served.resource.group),
-            left.count,
-        );
         if pods {
             // What pods may use stays as long as there are pods.
             return (findings, estimate);
         }
+        for (finalizer, count) in left.finalizers {
+            *findings.finalizers.entry(finalizer).or_insert(0) += count;
+        }
+        let Served { resource, .. } = served;
+        remaining.insert(
+            format!("{}.{}", resource.plural, resource.group),
+            left.count,
+        );
     }
     findings.remaining = Some(remaining);
     (findings, estimate)
 }
 
 /// What remains of one resource.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq)]
 struct Left {
     count: usize,
-    finalizers: std::collections::BTreeMap<String, usize>,
+    finalizers: BTreeMap<String, usize>,
+    /// In about how many seconds the rest may be gone; 0 if that is unknown, or nothing remains.
     estimate: i64,
+    /// Why it remains, if it should not.
+    failure: Option<String>,
+}
+
+impl Left {
+    /// What remains if `items` do, which may take `grace` seconds to end.
+    fn of(items: &[Bare], grace: i64, namespace: &str, resource: &ApiResource) -> Left {
+        let mut left = Left {
+            count: items.len(),
+            ..Left::default()
+        };
+        if items.is_empty() {
+            return left;
+        }
+        let finalizers = items
+            .iter()
+            .filter_map(|of| of.metadata.finalizers.as_ref());
+        for finalizer in finalizers.flatten() {
+            *left.finalizers.entry(finalizer.clone()).or_insert(0) += 1;
+        }
+        left.estimate = match grace {
+            0 if left.finalizers.is_empty() => 0,
+            0 => FINALIZER_SECONDS,
+            grace => grace,
+        };
+        if left.estimate == 0 {
+            left.failure = Some(format!(
+                "unexpected items still remain in namespace: {namespace} for gvr: {}/{}, Resource={}",
+                resource.group, resource.version, resource.plural
+            ));
+        }
+        left
+    }
 }
 
 /// Deletes the objects of a resource in a namespace.
 async fn delete_all(
-    context: &Context,
+    client: &kube::Client,
     served: &Served,
     namespace: &v1::Namespace,
     pods: bool,
-) -> Result<Left, String> {
+) -> Left {
     let name = namespace.metadata.name.as_deref().unwrap_or_default();
-    let mut left = Left::default();
-    if pods {
-        left.estimate = grace(context, namespace)
-            .await
-            .map_err(|error| text(&error))?;
-    }
-    let api = served.api(&context.client, name);
+    let emptied = async {
+        let grace = match pods {
+            true => grace(client, namespace)
+                .await
+                .map_err(|error| text(&error))?,
+            false => 0,
+        };
+        let items = remove(&served.api(client, name), served).await?;
+        Ok(Left::of(&items, grace, name, &served.resource))
+    };
+    emptied.await.unwrap_or_else(|failure| Left {
+        failure: Some(failure),
+        ..Left::default()
+    })
+}
+
+/// Deletes the objects of a resource. Returns those that remain.
+async fn remove(api: &Api<Bare>, served: &Served) -> Result<Vec<Bare>, String> {
     let background = DeleteParams {
         propagation_policy: Some(PropagationPolicy::Background),
         ..DeleteParams::default()
@@ -211,7 +251,7 @@ async fn delete_all(
         }
     }
     if !served.can(&["list"]) {
-        return Ok(left);
+        return Ok(Vec::new());
     }
     let list = || async {
         match api.list(&all).await {
@@ -219,45 +259,24 @@ async fn delete_all(
             other => other.map(|list| list.items).map_err(|error| text(&error)),
         }
     };
-    let mut items = list().await?;
-    if !at_once && !items.is_empty() {
-        for item in &items {
-            let name = item.metadata.name.as_deref().unwrap_or_default();
-            match api.delete(name, &background).await {
-                Err(error) if !is_unsupported(&error) => return Err(text(&error)),
-                _ => {}
-            }
+    let items = list().await?;
+    if at_once || items.is_empty() {
+        return Ok(items);
+    }
+    for item in &items {
+        let name = item.metadata.name.as_deref().unwrap_or_default();
+        match api.delete(name, &background).await {
+            Err(error) if !is_unsupported(&error) => return Err(text(&error)),
+            _ => {}
         }
-        items = list().await?;
     }
-    left.count = items.len();
-    if items.is_empty() {
-        left.estimate = 0;
-        return Ok(left);
-    }
-    for finalizer in items
-        .iter()
-        .flat_map(|item| item.metadata.finalizers.iter().flatten())
-    {
-        *left.finalizers.entry(finalizer.clone()).or_insert(0) += 1;
-    }
-    if left.estimate == 0 {
-        if left.finalizers.is_empty() {
-            let resource = &served.resource;
-            return Err(format!(
-                "unexpected items still remain in namespace: {name} for gvr: {}/{}, Resource={}",
-                resource.group, resource.version, resource.plural
-            ));
-        }
-        left.estimate = FINALIZER_SECONDS;
-    }
-    Ok(left)
+    list().await
 }
 
 /// The longest grace period of a pod in the namespace, in seconds; 0 once that is over.
-async fn grace(context: &Context, namespace: &v1::Namespace) -> Result<i64, kube::Error> {
+async fn grace(client: &kube::Client, namespace: &v1::Namespace) -> Result<i64, kube::Error> {
     let name = namespace.metadata.name.as_deref().unwrap_or_default();
-    let api: Api<Ending> = Api::namespaced(context.client.clone(), name);
+    let api: Api<Ending> = Api::namespaced(client.clone(), name);
     let pods = api.list(&ListParams::default()).await?;
     let longest = pods
         .items

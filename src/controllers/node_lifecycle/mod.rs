@@ -54,10 +54,9 @@ pub async fn run(context: Context) {
     let placed = Arc::new(Queue::<Key>::new());
     let known = nodes.clone();
     pods.cache.enqueue(&placed, move |change| {
-        let node = |pod: Option<&Arc<Pod>>| pod.and_then(|pod| pod.spec.node_name.clone());
-        let (before, after) = (node(change.old), node(change.new)?);
-        let came = before.as_ref() != Some(&after);
-        let node = known.get("", &after).filter(|node| came && is_down(node));
+        let came = change.alters(|pod| (&pod.metadata.uid, &pod.spec.node_name));
+        let node = change.new?.spec.node_name.as_deref()?;
+        let node = known.get("", node).filter(|node| came && is_down(node));
         node.map(|_| change.key.clone())
     });
 

@@ -1,7 +1,7 @@
 //! The order in which pods are deleted.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1;
@@ -19,7 +19,7 @@ pub fn rank_for_deletion(pods: &mut [Arc<Pod>], together: &HashMap<String, usize
         let age = time.map_or(0, |time| now.as_nanosecond() - time.as_nanosecond());
         if age > 0 { i64::from(age.ilog2()) } else { -1 }
     };
-    pods.sort_by_cached_key(|pod| {
+    let rank = |pod: &Pod| {
         let node = pod.spec.node_name.as_deref().unwrap_or_default();
         let cost: i32 = pod
             .annotations()
@@ -30,9 +30,26 @@ pub fn rank_for_deletion(pods: &mut [Arc<Pod>], together: &HashMap<String, usize
         (
             (standing(pod), cost, Reverse(crowd)),
             magnitude(ready_since(pod)),
+        )
+    };
+    // Among pods that became ready at different times of one magnitude nothing else counts than their uids.
+    let mut times = BTreeMap::new();
+    let mut mixed = BTreeSet::new();
+    for pod in pods.iter() {
+        let since = ready_since(pod);
+        if *times.entry(rank(pod)).or_insert(since) != since {
+            mixed.insert(rank(pod));
+        }
+    }
+    pods.sort_by_cached_key(|pod| {
+        let rank = rank(pod);
+        let uid = pod.metadata.uid.clone();
+        let by_uid = mixed.contains(&rank).then(|| uid.clone());
+        (
+            (rank, by_uid),
             Reverse(restarts(pod)),
             magnitude(created(pod)),
-            pod.metadata.uid.clone(),
+            uid,
         )
     });
 }
@@ -164,6 +181,17 @@ mod tests {
                 "z-old"
             ]
         );
+        let restarted = r#","containerStatuses":[{"name":"c","restartCount":3,"ready":true,"image":"","imageID":""}]"#;
+        let mut alike = [
+            made(
+                "b",
+                &running("n", &(ready("2026-01-01T10:30:00Z") + restarted)),
+                "",
+            ),
+            made("a", &running("n", &ready("2026-01-01T10:00:00Z")), ""),
+        ];
+        rank_for_deletion(&mut alike, &together, now);
+        assert_eq!(alike[0].name_any(), "a", "by uid");
         // An hour more makes no difference in the first order, but does in the second.
         let newer = running("n", &ready("2026-01-01T02:00:00Z"));
         let costly = r#""controller.kubernetes.io/pod-deletion-cost":"5""#;

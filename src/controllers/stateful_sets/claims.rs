@@ -8,9 +8,9 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::ResourceExt as _;
 
-use super::plan::ordinals;
+use super::plan::{ordinals, split};
 use crate::client::informer::Informer;
-use crate::client::kinds::{Claim, Pod};
+use crate::client::kinds::{Claim, Pod, PodVolume};
 use crate::client::owners::controller_reference;
 
 /// The view of claims that decisions need.
@@ -63,6 +63,25 @@ fn names(set: &StatefulSet, ordinal: i32) -> Vec<String> {
 
 fn name(set: &StatefulSet, template: &PersistentVolumeClaim, ordinal: i32) -> String {
     format!("{}-{}", template.name_any(), pod_name(set, ordinal))
+}
+
+/// Whether a claim has the name of one of the set's.
+pub(super) fn has(set: &StatefulSet, claim: &str) -> bool {
+    let mut templates = set.spec.volume_claim_templates.iter().flatten();
+    split(claim)
+        .is_some_and(|(_, ordinal)| templates.any(|template| name(set, template, ordinal) == claim))
+}
+
+/// Whether a pod uses the claims of its ordinal.
+pub(super) fn are_used(set: &StatefulSet, pod: &Pod, ordinal: i32) -> bool {
+    let mut templates = set.spec.volume_claim_templates.iter().flatten();
+    templates.all(|template| {
+        let named = |volume: &&PodVolume| template.metadata.name.as_ref() == Some(&volume.name);
+        // The API allows no two of one name.
+        let volume = pod.spec.volumes.iter().find(named);
+        let claim = volume.and_then(|volume| volume.persistent_volume_claim.as_ref());
+        claim.is_some_and(|claim| claim.claim_name == name(set, template, ordinal))
+    })
 }
 
 /// The claims of a pod, by volume name.

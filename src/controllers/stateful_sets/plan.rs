@@ -9,7 +9,7 @@ use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
-use super::claims::Claims;
+use super::claims::{Claims, are_used};
 use crate::client::kinds::Pod;
 use crate::controllers::history::POD_HASH;
 use crate::controllers::pods::{BURST, is_available};
@@ -18,18 +18,25 @@ use crate::controllers::workload::scaled;
 /// The label with the pod's own name.
 pub(super) const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
 
-/// What to do, in this order.
+/// What to do, in this order; after a failure nothing that comes later, because upstream handles pod by pod, and takes
+/// nothing down as long as it cannot make what is missing.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Plan {
+    /// Pods whose labels, volumes or claims have to be corrected.
+    pub repair: Vec<i32>,
     /// Pods to create: the ordinal, and whether it has the newer revision.
     pub create: Vec<(i32, bool)>,
     /// Pods whose missing claims are to be created.
     pub claims: Vec<i32>,
-    /// Pods whose labels or claims have to be corrected.
-    pub repair: Vec<i32>,
-    /// Pods to delete.
+    /// Pods to delete because they ended; they are created again.
+    pub renew: Vec<String>,
+    /// Surplus pods whose claims get other owners.
+    pub disown: Vec<i32>,
+    /// Surplus pods to delete.
     pub delete: Vec<String>,
-    /// The new status.
+    /// Pods of the older revision to delete.
+    pub outdated: Vec<String>,
+    /// The new status, in which those are still counted.
     pub status: StatefulSetStatus,
 }
 
@@ -206,7 +213,7 @@ impl Work<'_> {
                     .claims
                     .are_owned(self.facts.set, pod, place.ordinal)
             {
-                self.plan.repair.push(place.ordinal);
+                self.plan.disown.push(place.ordinal);
             }
         }
         for place in self.condemned.clone() {
@@ -231,7 +238,7 @@ impl Work<'_> {
         };
         if pod.is_terminal() {
             if !pod.is_deleting() {
-                self.plan.delete.push(pod.name_any());
+                self.plan.renew.push(pod.name_any());
             }
             return true;
         }
@@ -243,7 +250,10 @@ impl Work<'_> {
             return true;
         }
         let named = pod.labels().get(POD_NAME) == Some(&pod.name_any());
-        if !named || !self.facts.claims.are_owned(set, pod, place.ordinal) {
+        if !named
+            || !are_used(set, pod, place.ordinal)
+            || !self.facts.claims.are_owned(set, pod, place.ordinal)
+        {
             self.plan.repair.push(place.ordinal);
         }
         false
@@ -342,15 +352,8 @@ impl Work<'_> {
             delete.push(place);
             left -= 1;
         }
-        let names: Vec<String> = delete
-            .iter()
-            .filter_map(|place| place.pod.as_ref())
-            .map(|pod| pod.name_any())
-            .collect();
-        if let Some(current) = self.plan.status.current_replicas.as_mut() {
-            *current -= i32::try_from(names.len()).unwrap_or(0);
-        }
-        self.plan.delete.extend(names);
+        let delete = delete.iter().filter_map(|place| place.pod.as_ref());
+        self.plan.outdated = delete.map(|pod| pod.name_any()).collect();
     }
 
     /// Makes the newer revision the current one when the update is complete.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::jiff::Timestamp;
 
-use super::claims::{Claims, owners};
+use super::claims::{Claims, has, owners};
 use super::make_pod;
 use super::plan::{Facts, plan, split};
 use crate::client::kinds::{Claim, Pod};
@@ -47,7 +47,7 @@ fn pod(text: &str) -> Arc<Pod> {
     };
     let revision = if mark.ends_with('~') { "old" } else { "new" };
     let text = format!(
-        r#"{{"metadata":{{"name":"web-{ordinal}","uid":"p{ordinal}",{deleted}"labels":{{"a":"b","controller-revision-hash":"{revision}","statefulset.kubernetes.io/pod-name":"web-{ordinal}"}}}},"status":{{"phase":"{phase}","conditions":[{{"type":"Ready","status":"{ready}","lastTransitionTime":"2026-01-01T00:00:00Z"}}]}}}}"#
+        r#"{{"metadata":{{"name":"web-{ordinal}","uid":"p{ordinal}",{deleted}"labels":{{"a":"b","controller-revision-hash":"{revision}","statefulset.kubernetes.io/pod-name":"web-{ordinal}"}}}},"spec":{{"volumes":[{{"name":"data","persistentVolumeClaim":{{"claimName":"data-web-{ordinal}"}}}}]}},"status":{{"phase":"{phase}","conditions":[{{"type":"Ready","status":"{ready}","lastTransitionTime":"2026-01-01T00:00:00Z"}}]}}}}"#
     );
     Arc::new(serde_json::from_str(&text).unwrap())
 }
@@ -68,11 +68,16 @@ fn told(set: &StatefulSet, pods: &str, claims: &Known) -> String {
         .create
         .iter()
         .map(|(ordinal, newer)| format!("+{ordinal}{}", if *newer { "" } else { "old" }));
-    let deleted = plan
-        .delete
-        .iter()
+    let deleted = [&plan.renew, &plan.delete, &plan.outdated];
+    let deleted = deleted
+        .into_iter()
+        .flatten()
         .map(|name| format!("-{}", split(name).unwrap().1));
-    let repaired = plan.repair.iter().map(|ordinal| format!("~{ordinal}"));
+    let repaired = plan
+        .repair
+        .iter()
+        .chain(&plan.disown)
+        .map(|ordinal| format!("~{ordinal}"));
     let claimed = plan.claims.iter().map(|ordinal| format!("c{ordinal}"));
     made.chain(deleted)
         .chain(repaired)
@@ -289,4 +294,17 @@ fn claims_end_with_whom_the_policy_says() {
         Arc::new(claim("")),
     )]));
     assert_eq!(told(&set, "0", &due), "~0");
+}
+
+#[test]
+fn a_pod_that_does_not_use_the_claims_of_the_set_is_repaired() {
+    let none = Known(HashMap::new());
+    assert_eq!(told(&set(1, TEMPLATE), "0", &none), "");
+    let other = TEMPLATE.replace("data", "other");
+    assert_eq!(told(&set(1, &other), "0", &none), "~0");
+    let known = |claim: &str| has(&set(1, TEMPLATE), claim);
+    assert_eq!(
+        ["data-web-3", "data-web-x", "data-other-0", "web-0"].map(known),
+        [true, false, false, false]
+    );
 }

@@ -7,8 +7,8 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use kube::ResourceExt as _;
 use kube::api::{Api, PostParams};
 
+use super::super::workload::written;
 use super::plan::{self, Around, ClaimStep};
-use super::protection::written;
 use super::{Binder, provision};
 use crate::client::errors::{is_already_exists, text};
 use crate::client::events::Tone;
@@ -179,7 +179,7 @@ impl Binder {
         if let Some(new) = plan::bound_volume(&volume, claim) {
             match api.replace(&name, &PostParams::default(), &new).await {
                 Ok(written) => volume = written,
-                failed => return self::written(failed),
+                failed => return written(failed),
             }
         }
         let (volume, next) = self.write_phase(volume, "Bound", "").await?;

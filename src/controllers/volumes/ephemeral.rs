@@ -13,34 +13,20 @@ use crate::client::errors::{is_terminating, text};
 use crate::client::events::{Recorder, Tone};
 use crate::client::informer::{Informer, Key};
 use crate::client::kinds::{Claim, Pod};
-use crate::client::owners::{controller_of, controller_reference};
+use crate::client::owners::controller_reference;
 use crate::client::queue::{Next, Queue};
+use crate::controllers::pods::Pods;
 
 const WORKERS: usize = 10;
 
 /// Runs the controller.
 pub async fn run(context: Context) {
     let claims: Informer<Claim> = context.informers.of();
-    let pods: Informer<Pod> = context.informers.of();
-    let queue = Arc::new(Queue::<Key>::new());
-    pods.enqueue(&queue, |change| {
-        let made = |pod: &Arc<Pod>| {
-            pod.spec
-                .volumes
-                .iter()
-                .any(|volume| volume.ephemeral.is_some())
-        };
-        let waits = change.old.is_none() && change.new.is_some_and(made);
-        waits.then(|| change.key.clone())
-    });
-    claims.enqueue(&queue, |change| {
-        let gone = change.old.filter(|_| change.new.is_none())?;
-        let owner = controller_of(&gone.metadata)?;
-        (owner.kind == "Pod").then(|| Key::new(&change.key.namespace, &owner.name))
-    });
+    let pods = Pods::of(&context.informers);
+    let queue = listen(&pods, &claims);
     let recorder = context.recorder("ephemeral_volume");
     let look = |key: Key| {
-        let pod = pods.get(&key.namespace, &key.name);
+        let pod = pods.cache.get(&key.namespace, &key.name);
         let (context, claims, recorder) = (&context, &claims, &recorder);
         async move {
             match pod.filter(|pod| !pod.is_deleting()) {
@@ -50,6 +36,28 @@ pub async fn run(context: Context) {
         }
     };
     context.work(&queue, WORKERS, look).await;
+}
+
+/// A queue that gets each new pod with ephemeral volumes, and the pods that use a claim that is gone: it may have been
+/// made for them, or have been in the way of theirs.
+fn listen(pods: &Pods, claims: &Informer<Claim>) -> Arc<Queue<Key>> {
+    let queue = Arc::new(Queue::new());
+    pods.cache.enqueue(&queue, |change| {
+        let mut volumes = change.new.iter().flat_map(|pod| &pod.spec.volumes);
+        let waits = change.old.is_none() && volumes.any(|volume| volume.ephemeral.is_some());
+        waits.then(|| change.key.clone())
+    });
+    let pods = pods.clone();
+    claims.enqueue(&queue, move |change| -> Vec<Key> {
+        if change.new.is_some() {
+            return Vec::new();
+        }
+        let users = pods.users(change.key).into_iter();
+        users
+            .map(|pod| Key::new(&change.key.namespace, &pod.name_any()))
+            .collect()
+    });
+    queue
 }
 
 /// The claim that a template describes for a pod.
@@ -106,4 +114,36 @@ async fn make(
         return Err(format!("pod {namespace}/{}, {message}", pod.name_any()));
     }
     Ok(Next::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn pods_are_looked_at_when_a_claim_goes_that_they_use_whoever_owned_it() {
+        let (pods, claims) = (Pods::in_cache(Informer::by_hand()), Informer::by_hand());
+        let queue = listen(&pods, &claims);
+        let waiting = || {
+            let key = queue.next().now_or_never()?;
+            queue.done(&key);
+            Some(key.name.to_string())
+        };
+        let pod = |name: &str, volume: &str| {
+            let text = format!(
+                r#"{{"metadata":{{"name":"{name}","namespace":"n"}},"spec":{{"volumes":[{{"name":"data",{volume}}}]}}}}"#
+            );
+            serde_json::from_str::<Pod>(&text).expect("a pod")
+        };
+        pods.cache.put(pod("web", r#""ephemeral":{}"#));
+        pods.cache.put(pod("other", r#""emptyDir":{}"#));
+        assert_eq!((waiting(), waiting()), (Some("web".to_owned()), None));
+        let text = r#"{"metadata":{"name":"web-data","namespace":"n"}}"#;
+        claims.put(serde_json::from_str(text).expect("a claim"));
+        assert_eq!(waiting(), None, "made by hand: in the way");
+        claims.drop(&Key::new("n", "web-data"));
+        assert_eq!((waiting(), waiting()), (Some("web".to_owned()), None));
+    }
 }

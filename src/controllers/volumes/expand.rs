@@ -10,14 +10,13 @@ use kube::ResourceExt as _;
 use kube::api::{Api, PostParams};
 
 use super::plan::{self, asked, capacity};
-use super::protection::written;
 use super::provision::PROVISIONER;
 use crate::client::Context;
 use crate::client::events::Tone;
 use crate::client::informer::{Informer, Key};
 use crate::client::kinds::Claim;
 use crate::client::queue::Next;
-use crate::controllers::workload::queue_of;
+use crate::controllers::workload::{queue_of, written};
 use crate::meta::quantity::Quantity;
 
 const PENDING: &str = "FileSystemResizePending";

@@ -21,26 +21,15 @@ use tokio::sync::OnceCell;
 
 use super::plan::{self, is_made_for};
 use crate::client::Context;
-use crate::client::errors::{is_conflict, is_not_found};
 use crate::client::informer::{Cached, Informer, Key};
 use crate::client::kinds::{Claim, Pod};
 use crate::client::queue::{Next, Queue};
 use crate::controllers::pods::{Pods, claims_of};
-use crate::controllers::workload::queue_of;
+use crate::controllers::workload::{queue_of, written};
 
 const UNUSED: &str = "Unused";
 
 impl Cached for VolumeAttributesClass {}
-
-/// The outcome of a write that may conflict.
-pub(super) fn written<T>(result: Result<T, kube::Error>) -> Result<Next, kube::Error> {
-    match result {
-        Ok(_) => Ok(Next::Done),
-        Err(error) if is_not_found(&error) => Ok(Next::Done),
-        Err(error) if is_conflict(&error) => Ok(Next::Retry),
-        Err(error) => Err(error),
-    }
-}
 
 /// The object with the finalizer added if it is missing, or removed if it is being deleted and not `used`. `None` if
 /// nothing has to change.
@@ -191,39 +180,34 @@ pub async fn claims(context: Context) {
         pods: Pods::of(&context.informers),
         waiting: Waiting::default(),
     });
-    let adds = Arc::downgrade(&claims);
-    claims.cache.subscribe(move |change| {
-        if let Some(claims) = adds.upgrade() {
-            claims.waiting.add(&change.key.namespace, &change.key.name);
-        }
-    });
-    let adds = Arc::downgrade(&claims);
-    claims.pods.cache.subscribe(move |change| {
-        let same = |old: &Pod, new: &Pod| {
-            old.metadata.uid == new.metadata.uid
-                && old.is_terminal() == new.is_terminal()
-                && old.spec.node_name == new.spec.node_name
-                && old.is_deleting() == new.is_deleting()
-        };
-        let both = change.old.zip(change.new);
-        let Some(claims) = adds
-            .upgrade()
-            .filter(|_| !both.is_some_and(|(old, new)| same(old, new)))
-        else {
-            return;
-        };
-        for pod in change.old.into_iter().chain(change.new) {
-            for (name, _) in claims_of(pod) {
-                claims.waiting.add(&change.key.namespace, &name);
-            }
-        }
-    });
+    claims.listen();
     let look = |namespace: CompactString| claims.look(namespace);
     let namespaces = &claims.waiting.namespaces;
     context.work(namespaces, 1, look).await;
 }
 
 impl Claims {
+    /// Adds each claim that changes, and the claims of each pod that begins or ceases to use them.
+    fn listen(self: &Arc<Self>) {
+        let adds = Arc::downgrade(self);
+        self.cache.subscribe(move |change| {
+            if let Some(claims) = adds.upgrade() {
+                claims.waiting.add(&change.key.namespace, &change.key.name);
+            }
+        });
+        let adds = Arc::downgrade(self);
+        self.pods.cache.subscribe(move |change| {
+            let Some(claims) = adds.upgrade().filter(|_| change.alters(User::of)) else {
+                return;
+            };
+            for pod in change.old.into_iter().chain(change.new) {
+                for (name, _) in claims_of(pod) {
+                    claims.waiting.add(&change.key.namespace, &name);
+                }
+            }
+        });
+    }
+
     /// Looks at the waiting claims of a namespace.
     async fn look(&self, namespace: CompactString) -> Result<Next, Infallible> {
         let live = OnceCell::new();
@@ -285,28 +269,45 @@ impl Claims {
     }
 }
 
+/// What decides whether a pod uses its claims; the claims of a pod never change.
+#[derive(PartialEq)]
+struct User<'a> {
+    uid: Option<&'a str>,
+    placed: bool,
+    terminal: bool,
+    /// Its node is done with it, or was not asked. It may wait for its claims to be deleted, so they cannot wait for it.
+    shut_down: bool,
+}
+
+impl User<'_> {
+    fn of(pod: &Pod) -> User<'_> {
+        let node = pod.spec.node_name.as_deref();
+        User {
+            uid: pod.metadata.uid.as_deref(),
+            placed: node.is_some_and(|node| !node.is_empty()),
+            terminal: pod.is_terminal(),
+            shut_down: pod.is_deleting() && pod.metadata.deletion_grace_period_seconds == Some(0),
+        }
+    }
+}
+
 /// Whether a pod prevents the deletion of a claim: it is scheduled and uses it, or the claim was created for it.
 fn holds(pod: &Pod, claim: &Claim) -> bool {
-    let placed = pod
-        .spec
-        .node_name
-        .as_deref()
-        .is_some_and(|node| !node.is_empty());
-    let shut_down = pod.is_deleting() && pod.metadata.deletion_grace_period_seconds == Some(0);
-    placed
-        && claims_of(pod).any(|(name, made)| {
-            claim.metadata.name.as_ref() == Some(&name)
-                && (!made || (!shut_down && is_made_for(&claim.metadata, pod)))
-        })
+    let user = User::of(pod);
+    user.placed && uses(pod, claim, !user.shut_down)
 }
 
 /// Whether a pod that has not terminated uses a claim.
 fn refers(pod: &Pod, claim: &Claim) -> bool {
-    !pod.is_terminal()
-        && claims_of(pod).any(|(name, made)| {
-            claim.metadata.name.as_ref() == Some(&name)
-                && (!made || is_made_for(&claim.metadata, pod))
-        })
+    !User::of(pod).terminal && uses(pod, claim, true)
+}
+
+/// Whether a pod names a claim, or, if `made` counts, has an ephemeral volume that it was created for.
+fn uses(pod: &Pod, claim: &Claim, made: bool) -> bool {
+    claims_of(pod).any(|(name, ephemeral)| {
+        claim.metadata.name.as_ref() == Some(&name)
+            && (!ephemeral || (made && is_made_for(&claim.metadata, pod)))
+    })
 }
 
 /// The claim with the condition that shows whether it is unused; None if it has it, or is not bound.
@@ -354,7 +355,7 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
-    use crate::auth::User;
+    use crate::auth;
     use crate::client::Transport;
 
     fn claim(rest: &str) -> Claim {
@@ -378,7 +379,7 @@ mod tests {
             async move { http::Response::new(http_body_util::Full::from(answer).boxed_unsync()) }
         });
         let claims = Claims {
-            client: transport.client(User::new("test", &[]), "test"),
+            client: transport.client(auth::User::new("test", &[]), "test"),
             cache: Informer::by_hand(),
             pods: Pods::in_cache(Informer::by_hand()),
             waiting: Waiting::default(),
@@ -404,6 +405,43 @@ mod tests {
         ];
         assert_eq!(*asked.lock(), wanted);
         assert_eq!(claims.waiting.take(&"b".into()).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn claims_are_looked_at_when_their_pod_is_shut_down() {
+        let transport = Transport::new(|_, _| std::future::pending());
+        let claims = Arc::new(Claims {
+            client: transport.client(auth::User::new("test", &[]), "test"),
+            cache: Informer::by_hand(),
+            pods: Pods::in_cache(Informer::by_hand()),
+            waiting: Waiting::default(),
+        });
+        claims.listen();
+        let pod = |version: u32, meta: &str, phase: &str| {
+            let text = format!(
+                r#"{{"metadata":{{"name":"p","namespace":"n","uid":"u","resourceVersion":"{version}"{meta}}},"spec":{{"nodeName":"n","volumes":[{{"name":"v","ephemeral":{{}}}}]}},"status":{{"phase":"{phase}"}}}}"#
+            );
+            serde_json::from_str::<Pod>(&text).expect("a pod")
+        };
+        let ends = |grace: u32| {
+            format!(
+                r#","deletionTimestamp":"2026-01-01T00:00:00Z","deletionGracePeriodSeconds":{grace}"#
+            )
+        };
+        let mut version = 0;
+        let mut wakes = |meta: &str, phase: &str| {
+            version += 1;
+            claims.pods.cache.put(pod(version, meta, phase));
+            !claims.waiting.take(&"n".into()).is_empty()
+        };
+        assert!(wakes("", "Running"), "new");
+        assert!(
+            !wakes(r#","labels":{"a":"b"}"#, "Running"),
+            "of no interest"
+        );
+        assert!(!wakes(&ends(30), "Running"), "still held");
+        assert!(wakes(&ends(30), "Succeeded"));
+        assert!(wakes(&ends(0), "Succeeded"), "its node is done with it");
     }
 
     #[test]

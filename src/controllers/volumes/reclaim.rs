@@ -4,9 +4,9 @@ use k8s_openapi::api::core::v1::PersistentVolume;
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, PostParams};
 
+use super::super::workload::written;
 use super::claims::too_late;
 use super::plan::{self, VolumeStep, phase};
-use super::protection::written;
 use super::{Binder, Work, provision};
 use crate::client::informer::Key;
 use crate::client::kinds::Claim;

@@ -257,6 +257,25 @@ async fn a_pod_that_waits_for_its_volumes_makes_way_and_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_is_tried_again_even_if_the_task_that_makes_room_for_it_dies() {
+    let mut bench = Bench::new(false, 0);
+    bench.state(|state| {
+        let there = json!({"nodeName": "n", "priority": 0});
+        state.snapshot.set_node(node("n", json!({}), json!({})));
+        state.snapshot.set_pod(asking("low", "3", there));
+    });
+    bench.set(asking("high", "3", json!({"priority": 10})));
+    let makes_room = bench.carry_out(bench.decided());
+    bench.next().await;
+    makes_room.abort();
+    assert!(makes_room.await.is_err(), "it was about to");
+    assert_eq!(
+        bench.state(|state| state.queue.tally().waiting[0]),
+        ("active", 1)
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_waited_for_when_the_pod_is_gone_whatever_has_its_name() {
     let mut bench = Bench::new(false, 9);
     bench.state(|state| with_claim(&mut state.snapshot));

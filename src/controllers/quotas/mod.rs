@@ -4,6 +4,8 @@
 //! Admission charges new objects; this handles what admission does not see. Only resources that some quota counts are
 //! watched.
 
+mod pods;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +22,10 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::quota::usage::Evaluator;
 use crate::client::Context;
 use crate::client::discovery::{self, Bare, Served};
-use crate::client::errors::{is_conflict, is_not_found, is_unsupported};
+use crate::client::errors::{FirstFailure, is_conflict, is_not_found, is_unsupported};
 use crate::client::follow::{self, Told, Watches, record};
-use crate::client::informer::{Informer, Key};
-use crate::client::kinds::{CustomResourceDefinition, Pod};
+use crate::client::informer::{Change, Informer, Key};
+use crate::client::kinds::CustomResourceDefinition;
 use crate::client::queue::{Next, Queue};
 use crate::meta::amounts::Amounts;
 use crate::schema::{Value, json};
@@ -67,6 +69,11 @@ impl Quota {
     }
 }
 
+/// Whether a change of a quota is of limits or scopes, or leaves it uncounted.
+fn is_to_be_counted(change: &Change<'_, Quota>) -> bool {
+    change.alters(|quota| &quota.spec) || change.new.is_some_and(|new| new.is_uncounted())
+}
+
 /// Runs the controller.
 pub async fn run(context: Context) {
     let quotas = Arc::new(Quotas {
@@ -87,9 +94,7 @@ pub async fn run(context: Context) {
         if names(change.old) != names(change.new) {
             wakes.notify_one();
         }
-        let same = |old: &Quota, new: &Quota| old.spec.hard == new.spec.hard && !new.is_uncounted();
-        let both = change.old.zip(change.new);
-        if !both.is_some_and(|(old, new)| same(old, new))
+        if is_to_be_counted(&change)
             && let Some(quotas) = adds.upgrade()
         {
             quotas.queue.add(change.key.clone());
@@ -121,7 +126,7 @@ async fn count_all(quotas: &Quotas, ends: &CancellationToken) {
     }
 }
 
-/// Counts the usage of one quota.
+/// Counts the usage of one quota. What cannot be counted keeps its old amount, if any.
 async fn count(
     client: &kube::Client,
     quotas: &Informer<Quota>,
@@ -137,9 +142,11 @@ async fn count(
     used.retain(|name, _| hard.contains_key(name));
     let now = crate::meta::time::now();
     let mut served = None;
+    let mut failed = FirstFailure::default();
     for evaluator in Evaluator::for_names(hard.keys().map(String::as_str)) {
         let names = evaluator.names(hard.keys().map(String::as_str));
-        let Some(items) = list(client, &evaluator, &key.namespace, &mut served).await? else {
+        let listed = list(client, &evaluator, &key.namespace, &mut served).await;
+        let Some(items) = failed.note(listed).flatten() else {
             continue;
         };
         let mut sum = Amounts::default();
@@ -158,7 +165,7 @@ async fn count(
         used: Some(used),
     };
     if same(&status, had) {
-        return Ok(Next::Done);
+        return failed.or(Next::Done);
     }
     let api: Api<v1::ResourceQuota> = Api::namespaced(client.clone(), &key.namespace);
     let new = v1::ResourceQuota {
@@ -166,20 +173,21 @@ async fn count(
         spec: Some(spec.clone()),
         status: Some(status),
     };
-    match api
+    let written = api
         .replace_status(&key.name, &PostParams::default(), &new)
-        .await
-    {
+        .await;
+    let next = match written {
         Ok(written) => {
             quotas
                 .reach(written.metadata.resource_version.as_deref())
                 .await;
-            Ok(Next::Done)
+            Next::Done
         }
-        Err(error) if is_not_found(&error) => Ok(Next::Done),
-        Err(error) if is_conflict(&error) => Ok(Next::Retry),
-        Err(error) => Err(error),
-    }
+        Err(error) if is_not_found(&error) => return Ok(Next::Done),
+        Err(error) if is_conflict(&error) => Next::Retry,
+        Err(error) => return Err(error),
+    };
+    failed.or(next)
 }
 
 /// Whether two statuses have equal quantities.
@@ -295,12 +303,12 @@ async fn watch(context: &Context, quotas: &Arc<Quotas>, changed: &Notify) {
     loop {
         let all = quotas.cache.all();
         let names = all.iter().flat_map(|(_, quota)| quota.names());
-        let (pods, others): (Vec<_>, Vec<_>) = Evaluator::for_names(names)
+        let (of_pods, others): (Vec<_>, Vec<_>) = Evaluator::for_names(names)
             .into_iter()
             .partition(|evaluator| evaluator.group.is_empty() && evaluator.plural == "pods");
-        if let Some(evaluator) = pods.into_iter().next().filter(|_| !pods_watched) {
+        if let Some(evaluator) = of_pods.into_iter().next().filter(|_| !pods_watched) {
             pods_watched = true;
-            watch_pods(context, quotas, evaluator);
+            pods::watch(&context.informers.of(), quotas, evaluator);
         }
         let served = match others.is_empty() {
             true => Ok(Vec::new()),
@@ -364,23 +372,6 @@ fn find<'a>(served: &'a [Served], evaluator: &Evaluator) -> Option<&'a Served> {
     })
 }
 
-/// Watches pods, which count until they have terminated.
-fn watch_pods(context: &Context, quotas: &Arc<Quotas>, evaluator: Evaluator) {
-    let quotas = Arc::downgrade(quotas);
-    context.informers.of::<Pod>().subscribe(move |change| {
-        let ended = |pod: &Arc<Pod>| matches!(pod.phase(), "Succeeded" | "Failed");
-        let frees = match (change.old, change.new) {
-            (Some(_), None) => true,
-            (Some(old), Some(new)) => ended(new) && !ended(old),
-            _ => false,
-        };
-        if frees && let Some(quotas) = quotas.upgrade() {
-            let own = quotas.cache.list(&change.key.namespace);
-            quotas.add(own, &evaluator, SETTLE);
-        }
-    });
-}
-
 /// Enqueues quotas when objects of a resource are deleted, and for some resources also when they change.
 async fn follow(client: &kube::Client, served: &Served, evaluator: &Evaluator, quotas: &Quotas) {
     let events = follow::follow(served.api(client, ""), "");
@@ -406,58 +397,4 @@ async fn follow(client: &kube::Client, served: &Served, evaluator: &Evaluator, q
 }
 
 #[cfg(test)]
-mod tests {
-    use futures::FutureExt as _;
-
-    use super::*;
-    use crate::auth::User;
-    use crate::client::Transport;
-    use crate::client::informer::Informers;
-
-    fn quotas(ends: &CancellationToken) -> Quotas {
-        let transport = Transport::new(|_, _| std::future::pending());
-        let client = transport.client(User::new("test", &[]), "test");
-        Quotas {
-            cache: Informers::new(client, ends.clone()).of::<Quota>(),
-            queue: Queue::new(),
-            costs: Mutex::default(),
-        }
-    }
-
-    fn quota(name: &str, limits: &str) -> (Key, Arc<Quota>) {
-        let text = format!(r#"{{"metadata":{{"name":"{name}"}},"spec":{{"hard":{{{limits}}}}}}}"#);
-        let quota = serde_json::from_str(&text).expect("a quota");
-        (Key::new("n", name), Arc::new(quota))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn quotas_that_count_a_resource_are_counted_the_later_the_more_that_costs() {
-        let ends = CancellationToken::new();
-        let quotas = quotas(&ends);
-        let pods = Evaluator::for_names(["pods"]);
-        let all = vec![
-            quota("cheap", r#""pods":"1""#),
-            quota("dear", r#""pods":"1""#),
-            quota("other", r#""services":"1""#),
-        ];
-        let second = Duration::from_secs(1);
-        quotas.costs.lock().insert(Key::new("n", "dear"), second);
-        let begun = Instant::now();
-        quotas.add(all, &pods[0], SETTLE);
-        let mut counted = Vec::new();
-        for _ in 0..2 {
-            let key = quotas.queue.next().await;
-            quotas.queue.done(&key);
-            counted.push((key.name.to_string(), begun.elapsed()));
-        }
-        assert_eq!(
-            counted,
-            [
-                ("cheap".to_owned(), SETTLE),
-                ("dear".to_owned(), second * SETTLE_COSTS)
-            ]
-        );
-        tokio::time::advance(COUNT_ALL).await;
-        assert!(quotas.queue.next().now_or_never().is_none());
-    }
-}
+mod tests;
