@@ -3,6 +3,7 @@
 
 mod access;
 mod converse;
+mod idle;
 mod logs;
 mod portforward;
 pub mod reviews;
@@ -27,6 +28,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::idle::Idle;
 use super::agent::Pods;
 use super::host::Logs;
 use super::machine::{IMAGE, POD_NAME, POD_NAMESPACE, POD_UID};
@@ -114,7 +116,7 @@ impl Kubelet {
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(Idle::new(stream)), service)
             .with_upgrades();
         // A disconnected client is no error.
         let _ = connection.await;
