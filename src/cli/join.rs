@@ -689,7 +689,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let pki = crate::auth::pki::Pki::open(dir.path(), [""; 0]).expect("keys");
         let issued = pki
-            .issue_client("system:node:n", "system:nodes", 1)
+            .issue_client("system:node:n", "system:nodes", time::now(), 1)
             .expect("issued");
         let identity = dir.path().join("a \"b\".pem");
         let text = format!("{}{}", issued.certificate, issued.key);
