@@ -16,7 +16,7 @@ use crate::blocking::blocking;
 use crate::meta::quantity::Quantity;
 use crate::node::describe;
 use crate::node::supplies::Lack;
-use crate::node::volumes::DRIVER;
+use crate::node::volumes::{DRIVER, grow};
 use crate::storage::{Ownership, beneath};
 use crate::zone::Root;
 use crate::zone::illumos::Brand;
@@ -194,9 +194,13 @@ impl Host {
             .cluster_object::<PersistentVolume>(pod, &name)
             .await
             .map_err(|error| wrong(error.to_string()))?;
-        let spec = persistent
-            .and_then(|persistent| persistent.spec.clone())
-            .ok_or_else(|| wrong(format!("persistentvolume {name:?} not found")))?;
+        let missing = || wrong(format!("persistentvolume {name:?} not found"));
+        let persistent = persistent.ok_or_else(missing)?;
+        // No pod has to wait for more room than it had before.
+        if let Err(error) = grow(&self.client, Some(&*self.storage), &found, &persistent).await {
+            tracing::warn!(volume = name, %error, "cannot expand a persistent volume");
+        }
+        let spec = persistent.spec.clone().ok_or_else(missing)?;
         Ok((name, spec))
     }
 
