@@ -255,6 +255,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
                         tls,
                         authenticate,
                         allow,
+                        joined: None,
                     };
                     nodes
                         .run(

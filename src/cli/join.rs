@@ -27,6 +27,7 @@ use crate::node::certificates::ask::{self, AskError};
 use crate::node::certificates::store::{Store, StoreError};
 use crate::node::certificates::upkeep::{self, Holder};
 use crate::node::certificates::{self, Purpose};
+use crate::node::kubelet::configz::JoinedBy;
 use crate::private;
 use crate::supervise::Task;
 
@@ -582,6 +583,15 @@ impl Holder for Shown {
 }
 
 impl Joined {
+    /// What is done about the node's certificates.
+    pub(super) fn certificates(&self) -> JoinedBy {
+        JoinedBy {
+            rotates_client: self.renewal.is_some(),
+            rotates_serving: self.rotates_serving,
+            client_ca: None,
+        }
+    }
+
     /// The node that serves under `addresses` shows `serving`: what its signer issued, if that is still good, and what will
     /// be issued. Returns the tasks that keep certificates renewed.
     ///

@@ -28,6 +28,7 @@ use crate::net::services::ServiceRouter;
 use crate::node::agent::{self, Pods, Setup};
 use crate::node::host::{Host, Logs, Objects};
 use crate::node::images::{Images, Registries};
+use crate::node::kubelet::configz::{JoinedBy, Settings};
 use crate::node::pod_certificates::Certificates;
 use crate::node::pressure::Thresholds;
 use crate::node::register::{
@@ -163,6 +164,15 @@ impl RealHost {
         beside.push(Task::new("certificates of pods", move |ends| {
             kept.clone().keep(ends)
         }));
+        let settings = Settings {
+            cluster_dns: cluster_dns.clone(),
+            cluster_domain: self.names.domain(),
+            logs: match &logs {
+                Logs::Together(all) => Some(all.clone()),
+                Logs::Homes(_) => None,
+            },
+            ..settings_of(&registration, &self.thresholds, &self.sysctls)
+        };
         let supplies = Host {
             client: client.clone(),
             homes: self.homes,
@@ -192,8 +202,24 @@ impl RealHost {
             reach,
             thresholds: self.thresholds,
             sysctls: self.sysctls,
+            settings,
             beside,
         })
+    }
+}
+
+/// What the API of a node of any kind tells of its configuration.
+fn settings_of(
+    registration: &Registration,
+    thresholds: &Thresholds,
+    sysctls: &Sysctls,
+) -> Settings {
+    let pods = registration.capacity.get("pods");
+    Settings {
+        pods: pods.and_then(|pods| pods.parse().ok()).unwrap_or_default(),
+        eviction: thresholds.limits(),
+        sysctls: sysctls.allowed().to_vec(),
+        ..Settings::default()
     }
 }
 
@@ -356,17 +382,30 @@ pub(super) struct NodeApi {
     pub authenticate: Authenticate,
     /// Authorizes requests.
     pub allow: Allow,
+    /// How a node that joined vouches for itself; None if the API server is in this process.
+    pub joined: Option<JoinedBy>,
 }
 
 impl NodeApi {
     /// Serves the API of a node on `listener` if it is a real one, otherwise within this process.
     fn serve(self, name: &str, listener: Option<Arc<TcpListener>>, setup: &mut Setup, pods: &Pods) {
+        let at = listener
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok());
+        if setup.logs.is_some() {
+            setup.registration.port = at.map(|at| at.port());
+        }
         let kubelet = crate::node::kubelet::Kubelet {
             pods: pods.clone(),
             runtime: setup.runtime.clone(),
             supplies: setup.supplies.clone(),
             logs: setup.logs.clone(),
             node: name.to_owned(),
+            settings: Settings {
+                port: setup.registration.port,
+                joined: self.joined,
+                ..setup.settings.clone()
+            },
             authenticate: self.authenticate,
             allow: self.allow,
         };
@@ -377,7 +416,6 @@ impl NodeApi {
             return;
         }
         let Some(listener) = listener else { return };
-        setup.registration.port = listener.local_addr().ok().map(|at| at.port());
         let tls = self.tls;
         setup.beside.push(Task::new("API of the node", move |ends| {
             let (listener, tls, kubelet) = (listener.clone(), tls.clone(), kubelet.clone());
@@ -449,7 +487,9 @@ impl Nodes {
                 let (ipam, delays, made) = (ipam.clone(), delays.clone(), registration.clone());
                 let sysctls = sysctls.clone();
                 let maker: Maker = Box::new(move |cluster| {
+                    let thresholds = Thresholds::default();
                     let setup = Setup {
+                        settings: settings_of(&made, &thresholds, &sysctls),
                         client: cluster.client,
                         recorder: cluster.recorder,
                         registration: made.clone(),
@@ -457,7 +497,7 @@ impl Nodes {
                         supplies: Arc::new(SimulatedSupplies::new(ipam.clone())),
                         logs: None,
                         reach: watch::channel(None).1,
-                        thresholds: Default::default(),
+                        thresholds,
                         sysctls: sysctls.clone(),
                         beside: Vec::new(),
                     };
@@ -660,6 +700,10 @@ impl Nodes {
         use crate::auth::pki::{ClientCertificates, Serving, authorities, of_node};
         use crate::node::kubelet::reviews::Reviews;
         let wrong = |error: &dyn std::fmt::Display| AgentError::Host(error.to_string());
+        let told = JoinedBy {
+            client_ca: client_ca.clone(),
+            ..joined.certificates()
+        };
         let (named, trusted) = match client_ca {
             Some(file) => (
                 file.clone(),
@@ -695,6 +739,7 @@ impl Nodes {
             tls: of_node(serving, &clients).map_err(|error| wrong(&error))?,
             authenticate: reviews.authenticate(),
             allow: reviews.allow(),
+            joined: Some(told),
         };
         Ok((api, joined.tasks(shows)?))
     }

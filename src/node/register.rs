@@ -30,7 +30,7 @@ use crate::meta::version;
 use crate::zone::ZoneRuntime;
 
 /// How often the node's status is checked, and its lease renewed.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(10);
 /// The longest pause between two attempts.
 const LONGEST: Duration = Duration::from_secs(7);
 /// The first pause between two attempts.
@@ -38,9 +38,9 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// How long the runtime may take to report its state.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often an unchanged status is reported.
-const REPORT: Duration = Duration::from_secs(300);
+pub(super) const REPORT: Duration = Duration::from_secs(300);
 /// The duration of a lease, in seconds.
-const LEASE_SECONDS: i32 = 40;
+pub(super) const LEASE_SECONDS: i32 = 40;
 
 /// Features that the node declares, so that the API server and the scheduler allow them for its pods; sorted.
 pub(super) const DECLARED: [&str; 2] = [

@@ -52,7 +52,9 @@ use crate::net::Ipam;
 use crate::storage::{StorageEngine, beneath, names};
 use crate::zone::{ProcessId, ProcessSpec, ZoneNetwork, ZoneRuntime, ZoneSpec, ZoneUsage};
 
+pub(in crate::node) use collect::{HIGH, LOW, MINIMUM_AGE};
 pub use files::Logs;
+pub(in crate::node) use images::TOLD;
 pub use objects::Objects;
 
 /// A real host.

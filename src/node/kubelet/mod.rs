@@ -2,6 +2,7 @@
 //! pkg/kubelet/server/server.go and k8s.io/cri-streaming.
 
 mod access;
+pub mod configz;
 mod converse;
 mod idle;
 mod logs;
@@ -55,6 +56,8 @@ pub struct Kubelet {
     pub logs: Option<Logs>,
     /// The node's name.
     pub node: String,
+    /// Its configuration.
+    pub settings: configz::Settings,
     /// Authenticates requests.
     pub authenticate: Authenticate,
     /// Authorizes requests.
@@ -242,6 +245,7 @@ impl Kubelet {
         }
         match path.as_slice() {
             ["healthz"] | ["healthz", "ping" | "log" | "syncloop"] => Ok(text(200, "ok")),
+            ["configz"] => Ok(self.configz()),
             ["pods"] => Ok(json(&self.list())),
             ["runningpods"] => Ok(json(&self.running_pods().await?)),
             ["stats", "summary"] => Ok(json(&self.summary().await)),
@@ -285,6 +289,15 @@ impl Kubelet {
             }
             _ => Err((404, "404 page not found".into())),
         }
+    }
+
+    fn configz(&self) -> Response<Body> {
+        let mut response = json(&self.settings.told());
+        let plain = header::HeaderValue::from_static("nosniff");
+        response
+            .headers_mut()
+            .insert(header::X_CONTENT_TYPE_OPTIONS, plain);
+        response
     }
 
     fn list(&self) -> serde_json::Value {
@@ -389,6 +402,7 @@ mod tests {
             (&["portForward", "n", "p"], true, true, false),
             (&["metrics"], true, true, true),
             (&["healthz"], true, true, true),
+            (&["configz"], true, true, true),
         ] {
             let is_allowed = |method: &Method| {
                 methods(path).is_none_or(|(allowed, _)| allowed.contains(&method))

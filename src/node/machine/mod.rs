@@ -24,7 +24,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, Probe};
 use crate::zone::{Change, ProcessId, Signal, ZoneUsage};
 
 pub use allocation::{Given, Pending, summary};
-pub use backoff::{Backoff, later};
+pub use backoff::{Backoff, MAXIMUM, later};
 pub use decide::{RESIZE_AGAIN, decide};
 pub use mounts::{RECURSIVE, is_recursively_read_only};
 pub use resize::{SIZE, Size};
