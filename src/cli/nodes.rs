@@ -25,15 +25,14 @@ use crate::meta::addresses::{Network, parse_cidr};
 use crate::net::Ipam;
 use crate::net::routes::NodeRouter;
 use crate::net::services::ServiceRouter;
+use crate::node::addresses::Addresses;
 use crate::node::agent::{self, Pods, Setup};
 use crate::node::host::{Host, Logs, Objects};
 use crate::node::images::{Images, Registries};
 use crate::node::kubelet::configz::{JoinedBy, Settings};
 use crate::node::pod_certificates::Certificates;
 use crate::node::pressure::Thresholds;
-use crate::node::register::{
-    self, Fitness, Registration, host_addresses, host_capacity, host_info,
-};
+use crate::node::register::{self, Fitness, Registration, host_capacity, host_info};
 use crate::node::services::place::{self, Place};
 use crate::node::services::plan::Here;
 use crate::node::services::proxy;
@@ -113,9 +112,10 @@ impl RealHost {
         let mut beside = self.beside;
         beside.extend(names);
         if let Some(router) = self.router {
+            let addresses = self.registration.addresses.clone();
             let here = Here {
                 node: self.registration.name.clone(),
-                addresses: self.registration.ipv4(),
+                addresses: addresses.ipv4(),
                 api_server: cluster.api_server,
             };
             let (told, place) = watch::channel(Place::default());
@@ -131,25 +131,31 @@ impl RealHost {
             let cluster = cluster.clone();
             beside.push(Task::new("service proxy", move |ends| {
                 let services = cluster.services_for(&ends);
-                let (here, place) = (here.clone(), place.clone());
+                let (here, addresses, place) = (here.clone(), addresses.clone(), place.clone());
                 let (router, readiness) = (router.clone(), readiness.clone());
-                proxy::keep(services, here, place, router, readiness, ends)
+                proxy::keep(services, here, addresses, place, router, readiness, ends)
             }));
         }
         let (told, reach) = watch::channel(None);
         if let (Some(routes), Some((_, range))) = (self.routes, parse_cidr(&cidr)) {
+            let addresses = self.registration.addresses.clone();
             let here = routes::Here {
                 node: self.registration.name.clone(),
-                addresses: self.registration.ipv4(),
+                addresses: addresses.ipv4(),
                 range,
                 cluster: routes.cluster,
                 makes_routes: routes.are_made,
             };
-            let (cluster, router) = (cluster.clone(), routes.router);
+            let cluster = cluster.clone();
+            let host = routes::Side {
+                router: routes.router,
+                runtime: self.runtime.clone(),
+            };
             beside.push(Task::new("routes to other nodes", move |ends| {
                 let (nodes, recorder) = (cluster.nodes_for(&ends), cluster.recorder.clone());
-                let (here, router, told) = (here.clone(), router.clone(), told.clone());
-                routes::keep(nodes, here, router, told, recorder, ends)
+                let (here, addresses) = (here.clone(), addresses.clone());
+                let (host, told) = (host.clone(), told.clone());
+                routes::keep(nodes, here, addresses, host, told, recorder, ends)
             }));
         }
         let mut registration = self.registration;
@@ -183,7 +189,7 @@ impl RealHost {
             images: self.images,
             registries: Registries::new(self.insecure).map_err(AgentError::Host)?,
             runtime: self.runtime.clone(),
-            host_ips: registration.addresses.clone(),
+            addresses: registration.addresses.clone(),
             cluster_dns,
             cluster_domain: self.names.domain(),
             services: cluster.services().services,
@@ -223,21 +229,36 @@ fn settings_of(
     }
 }
 
-/// This host's node object, without what only its runtime knows. `data` is the agent's directory, `address` the one at
-/// which other hosts reach it, if given.
+/// The addresses at which other hosts reach this one: that of `--node-ip`, or its own, which the task follows.
+fn addresses(node_ip: Option<Ipv4Addr>) -> (Addresses, Option<Task>) {
+    if let Some(address) = node_ip {
+        return (Addresses::fixed([address.to_string()]), None);
+    }
+    #[cfg(target_os = "linux")]
+    let changes = crate::zone::linux::address_changes;
+    #[cfg(not(target_os = "linux"))]
+    let changes = crate::node::addresses::silent;
+    let (addresses, follower) = Addresses::of_host(changes);
+    let follower = Arc::new(follower);
+    let task = Task::new("addresses of this host", move |ends| {
+        let follower = follower.clone();
+        async move { follower.follow(ends).await }
+    });
+    (addresses, Some(task))
+}
+
+/// This host's node object, without what only its runtime knows. `data` is the agent's directory, `addresses` those at which
+/// other hosts reach it.
 pub(super) fn this_host(
     name: &str,
-    address: Option<Ipv4Addr>,
+    addresses: Addresses,
     brand: &str,
     data: &Path,
 ) -> Registration {
     let capacity = host_capacity(data);
     Registration {
         name: name.to_owned(),
-        addresses: match address {
-            Some(address) => vec![address.to_string()],
-            None => host_addresses(),
-        },
+        addresses,
         labels: BTreeMap::new(),
         pod_cidr: None,
         taints: Vec::new(),
@@ -367,6 +388,8 @@ pub(super) struct Nodes {
     nodes: Vec<Node>,
     /// The storage of their volumes; None for simulated nodes.
     storage: Option<Arc<dyn StorageEngine>>,
+    /// Follows the address of the host, if it was not given.
+    follows: Option<Task>,
     /// The listener for the API of a real node.
     listener: Option<net::TcpListener>,
 }
@@ -475,7 +498,7 @@ impl Nodes {
             .map(|(number, name)| {
                 let registration = Registration {
                     name: name.clone(),
-                    addresses: vec![format!("192.0.2.{}", number % 254 + 1)],
+                    addresses: Addresses::fixed([format!("192.0.2.{}", number % 254 + 1)]),
                     labels: BTreeMap::from([("type".into(), "simulated".into())]),
                     pod_cidr: None,
                     taints: Vec::new(),
@@ -512,6 +535,7 @@ impl Nodes {
         Ok(Nodes {
             nodes,
             storage: None,
+            follows: None,
             listener: None,
         })
     }
@@ -534,15 +558,16 @@ impl Nodes {
         )?;
         let engine = Arc::new(engine);
         let volumes: Arc<dyn StorageEngine> = engine.clone();
+        let (addresses, follows) = addresses(arguments.node_ip);
         let registration = this_host(
             &name,
-            arguments.node_ip,
+            addresses.clone(),
             arguments.illumos.brand().name(),
             &data,
         );
         let host = illumos::Plan {
             name,
-            node_ip: arguments.node_ip,
+            addresses,
             proxy_healthz_port: arguments.proxy_healthz_port,
             ipam: arguments
                 .network
@@ -565,6 +590,7 @@ impl Nodes {
                 maker,
             }],
             storage: Some(volumes),
+            follows,
             listener: Some(listen(arguments.kubelet_port)?),
         })
     }
@@ -622,8 +648,8 @@ impl Nodes {
         let services = services.map(|range| range.to_string());
         let names = plan.arguments.names.clone();
         let name = plan.names.first().cloned().unwrap_or_default();
-        let node_ip = plan.arguments.node_ip;
-        let registration = this_host(&name, node_ip, "linux", &data);
+        let (addresses, follows) = addresses(plan.arguments.node_ip);
+        let registration = this_host(&name, addresses.clone(), "linux", &data);
         let engine: Arc<dyn StorageEngine> = Arc::new(Directories::new(&storage));
         let volumes = engine.clone();
         let maker: Maker = Box::new(move |cluster| {
@@ -632,10 +658,10 @@ impl Nodes {
             let (engine, storage) = (engine.clone(), storage.clone());
             let (names, insecure) = (names.clone(), insecure.clone());
             let (thresholds, sysctls) = (thresholds.clone(), sysctls.clone());
-            let services = services.clone();
+            let (services, addresses) = (services.clone(), addresses.clone());
             async move {
-                let registration = this_host(&name, node_ip, "linux", &data);
-                let router = network.services(registration.ipv4(), services);
+                let router = network.services(addresses.ipv4(), services);
+                let registration = this_host(&name, addresses, "linux", &data);
                 let routes = Routes {
                     router: Arc::new(HostRoutes::new(network.clone(), router.clone())),
                     cluster: whole,
@@ -683,6 +709,7 @@ impl Nodes {
                 maker,
             }],
             storage: Some(volumes),
+            follows,
             listener: Some(listen(plan.arguments.kubelet_port)?),
         })
     }
@@ -715,22 +742,17 @@ impl Nodes {
             }
         };
         let clients = ClientCertificates::new(&trusted, &named).map_err(|error| wrong(&error))?;
-        let names: Vec<String> = self
-            .nodes
-            .iter()
-            .flat_map(|node| {
-                [&node.registration.name]
-                    .into_iter()
-                    .chain(&node.registration.addresses)
-            })
-            .cloned()
-            .collect();
+        let mut names = Vec::new();
+        for Node { registration, .. } in &self.nodes {
+            names.push(registration.name.clone());
+            names.extend(registration.addresses.all().iter().cloned());
+        }
         let reviews = Reviews::new(joined.client.clone(), clients.clone());
         let serving = Arc::new(Serving::self_signed(&names).map_err(|error| wrong(&error))?);
         // Simulated nodes are reached within their process.
         let shows = match self.nodes.as_slice() {
             [node] if self.listener.is_some() => {
-                Some((serving.clone(), node.registration.addresses.as_slice()))
+                Some((serving.clone(), node.registration.addresses.clone()))
             }
             _ => None,
         };
@@ -770,12 +792,13 @@ impl Nodes {
     ) {
         clients.make_class().await;
         let tasks = Supervisor::new(ends.clone());
-        for task in beside {
+        let names = self.names().collect();
+        for task in beside.into_iter().chain(self.follows) {
             tasks.keep_task(task);
         }
         let volumes = Arc::new(Volumes {
             client: clients.for_volumes(),
-            nodes: self.names().collect(),
+            nodes: names,
             storage: self.storage,
         });
         tasks.keep("volumes of this host", move |ends| {

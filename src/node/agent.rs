@@ -119,7 +119,7 @@ pub async fn run(setup: Setup, pods: Pods, ends: CancellationToken) {
         runtime: setup.runtime.clone(),
         supplies: setup.supplies.clone(),
         recorder: setup.recorder.clone(),
-        host_ips: setup.registration.addresses.clone(),
+        addresses: setup.registration.addresses.clone(),
         observed: Arc::new(Observed::default()),
         allocations: Allocations::new(&setup.registration.allocatable),
     });

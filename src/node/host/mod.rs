@@ -34,6 +34,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::node::v1::RuntimeClass;
 use tokio::sync::watch;
 
+use super::addresses::Addresses;
 use super::describe;
 use super::images::{Images, Registries};
 use super::machine::spec_of;
@@ -78,7 +79,7 @@ pub struct Host {
     /// The runtime, for probes and hooks.
     pub runtime: Arc<dyn ZoneRuntime>,
     /// This host's addresses.
-    pub host_ips: Vec<String>,
+    pub addresses: Addresses,
     /// The addresses of the cluster's name servers; empty if there are none.
     pub cluster_dns: Vec<IpAddr>,
     /// `cluster.local`

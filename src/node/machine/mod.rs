@@ -16,7 +16,7 @@ mod tests;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, Probe};
@@ -285,7 +285,7 @@ pub struct Memory {
     /// Since when the pod is being ended.
     pub ending: Option<Timestamp>,
     /// This host's addresses.
-    pub host_ips: Vec<String>,
+    pub host_ips: Arc<[String]>,
     /// When processes ended, by the current clock.
     pub ends: BTreeMap<ProcessId, Timestamp>,
 }

@@ -37,6 +37,7 @@ use crate::descriptors;
 use crate::private::write_whole;
 
 pub use groups::Groups;
+pub use netlink::address_changes;
 pub use network::Network;
 pub use routes::HostRoutes;
 pub use services::ServiceTable;
