@@ -17,15 +17,22 @@ crate::slim!(
         /// Its spec.
         spec: core::v1::ServiceSpec,
         /// Its status.
-        status: core::v1::ServiceStatus,
+        status: Balanced,
     }
 );
+
+/// What load balancers told of a service. The rest of its status is not read: whoever writes there what cannot be read, such
+/// as a condition without a time, must not keep nodes from seeing all other services.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Balanced {
+    load_balancer: core::v1::LoadBalancerStatus,
+}
 
 impl Service {
     /// The load balancer addresses in mode `VIP`, whose traffic arrives with its original destination.
     fn balancer_ips(&self) -> impl Iterator<Item = &String> {
-        let balancer = self.status.load_balancer.as_ref();
-        let ingress = balancer.and_then(|balancer| balancer.ingress.as_ref());
+        let ingress = self.status.load_balancer.ingress.as_ref();
         let as_sent = |mode: &Option<String>| mode.as_deref().is_none_or(|mode| mode == "VIP");
         ingress
             .into_iter()
@@ -77,6 +84,20 @@ impl Services {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_condition_without_a_time_hides_no_service() {
+        let text = r#"{"metadata": {"name": "s"}, "spec": {"ports": []}, "status": {
+            "conditions": [{"type": "T", "status": "True", "reason": "", "message": "", "lastTransitionTime": null}],
+            "loadBalancer": {"ingress": [{"ip": "192.0.2.9"}]}}}"#;
+        let service: Service = serde_json::from_str(text).expect("a service");
+        assert!(service.balancer_ips().eq(["192.0.2.9"].iter()));
+        for status in ["{}", r#"{"loadBalancer": {}}"#] {
+            let text = format!(r#"{{"metadata": {{"name": "s"}}, "status": {status}}}"#);
+            let service: Service = serde_json::from_str(&text).expect("a service");
+            assert_eq!(service.balancer_ips().count(), 0, "{status}");
+        }
+    }
 
     #[test]
     fn slices_without_places_are_read() {
