@@ -4,10 +4,12 @@
 mod own_node;
 mod pods;
 mod tokens;
+mod volumes;
 
 use self::own_node::own_node;
 use self::pods::{find, pod, pod_status};
 use self::tokens::token;
+use self::volumes::volume;
 use super::{Attributes, Operation, Plugin, node_certificates};
 use crate::auth::node::{self, LEASES};
 use crate::meta::Status;
@@ -81,6 +83,7 @@ fn judge(node: &str, request: &Attributes<'_>) -> Verdict {
         ("", "nodes", _) => own_node(node, request),
         ("", "persistentvolumeclaims", "status") => claim_status(node, request),
         ("", "persistentvolumeclaims", _) => refuse("may only update PVC status"),
+        ("", "persistentvolumes", _) => volume(node, request),
         ("", "serviceaccounts", "token") if request.operation == Operation::Create => {
             token(node, request)
         }

@@ -48,6 +48,18 @@ impl Trial {
     /// The spec of a core object after both steps of a plugin, or the error message. An empty `old` makes it a
     /// creation.
     pub fn spec(&self, plugin: &dyn Plugin, plural: &str, old: &str, new: &str) -> String {
+        self.spec_by(&User::new("jane", &[]), plugin, plural, old, new)
+    }
+
+    /// Like [`Trial::spec`], for a write of this user.
+    pub fn spec_by(
+        &self,
+        user: &User,
+        plugin: &dyn Plugin,
+        plural: &str,
+        old: &str,
+        new: &str,
+    ) -> String {
         let resource: Arc<_> = Registry::builtin()
             .get("", plural)
             .expect("a resource")
@@ -55,11 +67,10 @@ impl Trial {
         let old = (!old.is_empty()).then(|| parsed(old));
         let object = parsed(new);
         let name = object.at("metadata").str("name").to_owned();
-        let user = User::new("jane", &[]);
         let nobody = Authorizers::new(self.cluster.store.clone(), Vec::new());
         let mut request = Attributes {
             cluster: &self.cluster,
-            user: &user,
+            user,
             operation: if old.is_some() {
                 Operation::Update
             } else {

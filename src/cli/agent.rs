@@ -39,7 +39,7 @@ pub enum RuntimeName {
 }
 
 /// What only an API server in this process takes: all of `serve` but where it keeps things.
-pub(super) const SERVERS: [&str; 34] = [
+pub(super) const SERVERS: [&str; 35] = [
     "bind_address",
     "secure_port",
     "authorization_mode",
@@ -62,6 +62,7 @@ pub(super) const SERVERS: [&str; 34] = [
     "requestheader_group_headers",
     "requestheader_extra_headers_prefix",
     "advertise_address",
+    "tls_san",
     "service_cluster_ip_range",
     "service_node_port_range",
     "node_metrics",
@@ -254,6 +255,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
                         tls,
                         authenticate,
                         allow,
+                        joined: None,
                     };
                     nodes
                         .run(

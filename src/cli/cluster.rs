@@ -70,7 +70,7 @@ impl Clients {
         }
     }
 
-    /// A client that may write volumes; a node that joined has only its own.
+    /// A client that may see volumes and let go of those on its nodes; a node that joined has only its own.
     pub(super) fn for_volumes(&self) -> kube::Client {
         match self {
             Clients::InProcess(transport, _) => {

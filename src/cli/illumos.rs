@@ -12,6 +12,7 @@ use super::nodes::{RealHost, this_host};
 use crate::illumos::{Command, HostTools, Tool, Tools, parse};
 use crate::net::Ipam;
 use crate::net::illumos::{self as net, NetworkConfig};
+use crate::node::addresses::Addresses;
 use crate::node::agent::Setup;
 use crate::node::images::Images;
 use crate::storage::{StorageEngine as _, StoragePoolConfig, ZfsStorageEngine, zfs};
@@ -54,7 +55,7 @@ pub struct Plan {
     /// The node's name.
     pub name: String,
     /// The address at which other hosts reach it, if given.
-    pub node_ip: Option<std::net::Ipv4Addr>,
+    pub addresses: Addresses,
     /// The port of kube-proxy's health check for load balancers.
     pub proxy_healthz_port: u16,
     /// The agent's data directory, absolute.
@@ -214,12 +215,12 @@ impl Plan {
             .map_err(host)?;
         let engine: Arc<dyn crate::storage::StorageEngine> = engine;
         let images = Images::new(&images.join("records"), engine.clone());
-        let mut registration = this_host(&self.name, self.node_ip, brand.name(), &self.data);
+        let mut registration = this_host(&self.name, self.addresses, brand.name(), &self.data);
         if let Some(memory) = memory(tools.as_ref()).await {
             let memory = format!("{}Ki", memory / 1024);
             registration.capacity.insert("memory".into(), memory);
         }
-        let router = runtime.router(registration.ipv4());
+        let router = runtime.router(registration.addresses.ipv4());
         let host = RealHost {
             registration,
             homes: Some(homes),

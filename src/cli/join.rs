@@ -23,10 +23,12 @@ use crate::auth::tokens::bootstrap;
 use crate::client::Changing;
 use crate::client::errors::reason;
 use crate::meta::{pem, time};
+use crate::node::addresses::Addresses;
 use crate::node::certificates::ask::{self, AskError};
 use crate::node::certificates::store::{Store, StoreError};
 use crate::node::certificates::upkeep::{self, Holder};
 use crate::node::certificates::{self, Purpose};
+use crate::node::kubelet::configz::JoinedBy;
 use crate::private;
 use crate::supervise::Task;
 
@@ -585,9 +587,47 @@ impl Holder for Renewal {
 
 /// Shows the certificate that the cluster's signer issued for a node.
 struct Shown {
+    store: Store,
+    authority: Vec<Vec<u8>>,
     serving: Arc<Serving>,
-    names: Vec<String>,
+    /// The name and addresses of the node.
+    names: Mutex<Vec<String>>,
     client: kube::Client,
+}
+
+impl Shown {
+    /// Keeps the certificate renewed, and asks for another one when the node has other addresses, until `ends` is cancelled.
+    async fn keep(&self, node: &str, mut addresses: Addresses, ends: CancellationToken) {
+        loop {
+            let now = addresses.all();
+            let names = [node.to_owned()].into_iter().chain(now.iter().cloned());
+            *self.names.lock() = names.collect();
+            let wanted = certificates::serving(node, &now);
+            let kept = async {
+                match wanted {
+                    Some(wanted) => self.renew(&wanted, ends.clone()).await,
+                    // Upstream asks for none without an address.
+                    None => ends.cancelled().await,
+                }
+            };
+            tokio::select! {
+                () = kept => return,
+                // A request that is waited for is abandoned: it is for the wrong addresses.
+                () = addresses.changed() => {}
+            }
+        }
+    }
+
+    async fn renew(&self, wanted: &Wanted, ends: CancellationToken) {
+        let held = kept(&self.store, &self.authority, wanted).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the serving certificate that was kept is not used");
+            None
+        });
+        if held.is_none() {
+            self.lost();
+        }
+        upkeep::keep(&self.store, wanted, held, self, ends).await;
+    }
 }
 
 impl Holder for Shown {
@@ -596,7 +636,7 @@ impl Holder for Shown {
     }
 
     fn lost(&self) {
-        if let Err(error) = self.serving.show_self_signed(&self.names) {
+        if let Err(error) = self.serving.show_self_signed(&self.names.lock()) {
             tracing::error!(%error, "the node serves with a certificate that has ended");
         }
     }
@@ -607,14 +647,23 @@ impl Holder for Shown {
 }
 
 impl Joined {
-    /// The node that serves under `addresses` shows `serving`: what its signer issued, if that is still good, and what will
-    /// be issued. Returns the tasks that keep certificates renewed.
+    /// What is done about the node's certificates.
+    pub(super) fn certificates(&self) -> JoinedBy {
+        JoinedBy {
+            rotates_client: self.renewal.is_some(),
+            rotates_serving: self.rotates_serving,
+            client_ca: None,
+        }
+    }
+
+    /// The node that serves under these addresses, as they change, shows `serving`: what its signer issued, if that is still
+    /// good, and what will be issued. Returns the tasks that keep certificates renewed.
     ///
     /// # Errors
     /// [`JoinError::Store`]
     pub(super) fn tasks(
         &self,
-        serving: Option<(Arc<Serving>, &[String])>,
+        serving: Option<(Arc<Serving>, Addresses)>,
     ) -> Result<Vec<Task>, JoinError> {
         let mut tasks = Vec::new();
         if let Some(renewal) = self.renewal.clone() {
@@ -626,48 +675,28 @@ impl Joined {
                 }
             }));
         }
-        let node = self.node.as_deref().filter(|_| self.rotates_serving);
-        if let Some(((serving, addresses), node)) = serving.zip(node)
-            && let Some(wanted) = certificates::serving(node, addresses)
-        {
-            let store = Store::open(&self.directory, Purpose::Serving)?;
-            if let Some(pair) = kept(&store, &self.authority, &wanted)? {
-                serving.show(&pair);
+        let node = self.node.clone().filter(|_| self.rotates_serving);
+        if let Some(((serving, addresses), node)) = serving.zip(node) {
+            let shown = Arc::new(Shown {
+                store: Store::open(&self.directory, Purpose::Serving)?,
+                authority: self.authority.clone(),
+                serving,
+                names: Mutex::default(),
+                client: self.client.clone(),
+            });
+            // Before the first client comes.
+            if let Some(wanted) = certificates::serving(&node, &addresses.all())
+                && let Some(pair) = kept(&shown.store, &self.authority, &wanted)?
+            {
+                shown.take(&pair);
             }
-            let names = [node.to_owned()]
-                .into_iter()
-                .chain(addresses.iter().cloned());
-            let own = Arc::new((
-                store,
-                wanted,
-                self.authority.clone(),
-                Shown {
-                    serving,
-                    names: names.collect(),
-                    client: self.client.clone(),
-                },
-            ));
             tasks.push(Task::new("serving certificate of the node", move |ends| {
-                let own = own.clone();
-                async move { show(&own.0, &own.1, &own.2, &own.3, ends).await }
+                let (shown, node, addresses) = (shown.clone(), node.clone(), addresses.clone());
+                async move { shown.keep(&node, addresses, ends).await }
             }));
         }
         Ok(tasks)
     }
-}
-
-async fn show(
-    store: &Store,
-    wanted: &Wanted,
-    authority: &[Vec<u8>],
-    shown: &Shown,
-    ends: CancellationToken,
-) {
-    let held = kept(store, authority, wanted).unwrap_or_else(|error| {
-        tracing::warn!(%error, "the serving certificate that was kept is not used");
-        None
-    });
-    upkeep::keep(store, wanted, held, shown, ends).await;
 }
 
 #[cfg(test)]
@@ -714,7 +743,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let pki = crate::auth::pki::Pki::open(dir.path(), [""; 0]).expect("keys");
         let issued = pki
-            .issue_client("system:node:n", "system:nodes", 1)
+            .issue_client("system:node:n", "system:nodes", time::now(), 1)
             .expect("issued");
         let identity = dir.path().join("a \"b\".pem");
         let text = format!("{}{}", issued.certificate, issued.key);

@@ -46,6 +46,8 @@ pub(super) struct Nodes {
     nodes: Vec<Node>,
     /// The storage of their volumes; None for simulated nodes.
     storage: Option<Arc<dyn StorageEngine>>,
+    /// Follows the address of the host, if it was not given.
+    follows: Option<Task>,
     /// The listener for the API of a real node.
     listener: Option<net::TcpListener>,
 }
@@ -95,12 +97,13 @@ impl Nodes {
     ) {
         clients.make_class().await;
         let tasks = Supervisor::new(ends.clone());
-        for task in beside {
+        let names = self.names().collect();
+        for task in beside.into_iter().chain(self.follows) {
             tasks.keep_task(task);
         }
         let volumes = Arc::new(Volumes {
             client: clients.for_volumes(),
-            nodes: self.names().collect(),
+            nodes: names,
             storage: self.storage,
         });
         tasks.keep("volumes of this host", move |ends| {

@@ -27,6 +27,9 @@ use crate::schema::check::formats::go_duration;
 /// The group of nodes' tokens, to which kubeadm gives the right to ask for certificates and to have them approved.
 const GROUP: &str = "system:bootstrappers:kubeadm:default-node-token";
 
+/// The role of nodes that keep volumes, and its binding.
+const KEEPERS: &str = "nodes-keep-their-volumes";
+
 /// What `token` takes.
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -296,8 +299,8 @@ fn cluster_info(url: &http::Uri, authorities: &str) -> String {
     )
 }
 
-/// The rights that kubeadm gives when it makes a cluster, by its names, and that of nodes to see where services lead, which
-/// kube-proxy has there.
+/// The rights that kubeadm gives when it makes a cluster, by its names; that of nodes to see where services lead, which
+/// kube-proxy has there; and that to let go of the volumes on them, which the provisioner of a CSI driver has there.
 async fn rights(client: &kube::Client) -> kube::Result<()> {
     let group = |name: &str| json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": name}]);
     let reference = |kind: &str, name: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name});
@@ -323,6 +326,7 @@ async fn rights(client: &kube::Client) -> kube::Result<()> {
             "system:node-proxier",
             "system:nodes",
         ),
+        (KEEPERS, KEEPERS, "system:nodes"),
     ] {
         make::<ClusterRoleBinding>(
             Api::all(client.clone()),
@@ -333,6 +337,12 @@ async fn rights(client: &kube::Client) -> kube::Result<()> {
     make::<ClusterRole>(
         Api::all(client.clone()),
         json!({"metadata": {"name": "kubeadm:get-nodes"}, "rules": [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}]}),
+    )
+    .await?;
+    // What the admission plugin NodeRestriction leaves of it is letting go of volumes on the node itself.
+    make::<ClusterRole>(
+        Api::all(client.clone()),
+        json!({"metadata": {"name": KEEPERS}, "rules": [{"apiGroups": [""], "resources": ["persistentvolumes"], "verbs": ["get", "list", "watch", "update"]}]}),
     )
     .await?;
     const READERS: &str = "kubeadm:bootstrap-signer-clusterinfo";

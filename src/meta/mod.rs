@@ -22,6 +22,7 @@ pub mod table;
 pub mod time;
 pub mod url;
 pub mod version;
+pub mod volumes;
 
 pub use errors::{At, Errors, FieldError, Path};
 pub use status::Status;

@@ -258,6 +258,12 @@ pub trait NodeRouter: Send + Sync + 'static {
         peers: Arc<[Peer]>,
         pods: Arc<[Network]>,
     ) -> BoxFuture<'_, Result<Vec<Lack>, String>>;
+
+    /// Removes all routes of this agent.
+    ///
+    /// # Errors
+    /// Why some may be left.
+    fn leave(&self) -> BoxFuture<'_, Result<(), String>>;
 }
 
 #[cfg(test)]

@@ -98,6 +98,9 @@ impl ServicePort {
 
 /// Applies services to a node's network.
 pub trait ServiceRouter: Send + Sync + 'static {
+    /// From the next [`ServiceRouter::route`] on, node ports are served at these addresses of the node.
+    fn serve_at(&self, addresses: Vec<Ipv4Addr>);
+
     /// Replaces all ports by `ports`, at once. Does not touch unchanged ones, nor connections. If nothing changed,
     /// checks that all rules still exist, and restores them. Returns when it must be called again at the latest, if
     /// some work cannot be done yet.

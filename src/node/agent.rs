@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::allocations::Allocations;
+use super::kubelet::configz::Settings;
 use super::machine::{POD_UID, is_over, spec_of};
 use super::pressure::{self, Observed, Thresholds};
 use super::register::{self, DECLARED, Fitness, Registration};
@@ -57,6 +58,8 @@ pub struct Setup {
     pub thresholds: Thresholds,
     /// The sysctls that pods may set.
     pub sysctls: Sysctls,
+    /// What the node's own API tells of its configuration.
+    pub settings: Settings,
     /// Whether pods of other nodes can be reached; no value if nobody maintains routes.
     pub reach: watch::Receiver<Option<Reach>>,
     /// Further tasks that run as long as the agent.
@@ -145,7 +148,7 @@ pub async fn run(setup: Setup, pods: Pods, ends: CancellationToken) {
         runtime: setup.runtime.clone(),
         supplies: setup.supplies.clone(),
         recorder: setup.recorder.clone(),
-        host_ips: setup.registration.addresses.clone(),
+        addresses: setup.registration.addresses.clone(),
         observed: Arc::new(Observed::default()),
         allocations: Allocations::new(&setup.registration.allocatable),
     });

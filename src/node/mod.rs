@@ -7,6 +7,7 @@
 //! ```
 //! State reaches a worker through `watch` channels (the newest counts), results of its tasks through a bounded queue.
 
+pub mod addresses;
 pub mod agent;
 mod allocations;
 pub mod certificates;

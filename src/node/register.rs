@@ -1,7 +1,6 @@
 //! The node object: registered once, with a status that is updated, and a lease as heartbeat.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::addresses::Addresses;
 use super::failing::Attempts;
 use super::host::usage;
 use super::machine::status_time;
@@ -33,7 +33,7 @@ use crate::meta::version;
 use crate::zone::ZoneRuntime;
 
 /// How often the node's status is checked, and its lease renewed.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(10);
 /// The longest pause between two attempts.
 const LONGEST: Duration = Duration::from_secs(7);
 /// The first pause between two attempts.
@@ -41,9 +41,9 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// How long the runtime may take to report its state.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often an unchanged status is reported.
-const REPORT: Duration = Duration::from_secs(300);
+pub(super) const REPORT: Duration = Duration::from_secs(300);
 /// The duration of a lease, in seconds.
-const LEASE_SECONDS: i32 = 40;
+pub(super) const LEASE_SECONDS: i32 = 40;
 
 /// Features that the node declares, so that the API server and the scheduler allow them for its pods; sorted.
 pub(super) const DECLARED: [&str; 2] = [
@@ -57,7 +57,7 @@ pub struct Registration {
     /// Its name.
     pub name: String,
     /// Its addresses.
-    pub addresses: Vec<String>,
+    pub addresses: Addresses,
     /// Labels besides those that every node has.
     pub labels: BTreeMap<String, String>,
     /// The address range of its pods, which only it has in the cluster; None if it must not be published.
@@ -107,17 +107,6 @@ pub fn host_info(brand: &str) -> NodeSystemInfo {
     }
 }
 
-/// The address at which others reach this host: the source address of the default route.
-pub fn host_addresses() -> Vec<String> {
-    let found = [
-        Ipv4Addr::new(192, 0, 2, 254),
-        Ipv4Addr::new(198, 51, 100, 1),
-    ]
-    .into_iter()
-    .find_map(crate::net::own_address);
-    vec![found.map_or_else(|| "127.0.0.1".to_owned(), |address| address.to_string())]
-}
-
 /// The capacity of this host.
 pub fn host_capacity(disk: &std::path::Path) -> BTreeMap<String, String> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
@@ -141,12 +130,6 @@ fn quantities(map: &BTreeMap<String, String>) -> BTreeMap<String, Quantity> {
 }
 
 impl Registration {
-    /// Its IPv4 addresses.
-    pub fn ipv4(&self) -> Vec<Ipv4Addr> {
-        let addresses = self.addresses.iter();
-        addresses.filter_map(|text| text.parse().ok()).collect()
-    }
-
     fn labels(&self) -> BTreeMap<String, String> {
         let mut labels = self.labels.clone();
         for (key, value) in [
@@ -261,8 +244,8 @@ impl Registration {
                 }
             })
             .collect();
-        let mut addresses: Vec<NodeAddress> = self
-            .addresses
+        let addresses = self.addresses.all();
+        let mut addresses: Vec<NodeAddress> = addresses
             .iter()
             .map(|address| NodeAddress {
                 address: address.clone(),
@@ -347,7 +330,7 @@ impl Fitness {
 }
 
 /// Registers the node and updates its status and lease until `ends` is cancelled. The condition `NetworkUnavailable`
-/// follows `reach`, once that has a value.
+/// follows `reach`, once that has a value; addresses follow those of the registration at once.
 pub async fn keep(
     client: kube::Client,
     registration: Registration,
@@ -500,6 +483,7 @@ async fn report(
     }
     let mut reported: Option<Reported> = None;
     let mut unschedulable = false;
+    let mut addresses = registration.addresses.clone();
     let mut attempts = Attempts::new(format!("the status of node {name} cannot be written"));
     let mut pause = Pause::default();
     loop {
@@ -577,6 +561,7 @@ async fn report(
             // all the same.
             Ok(()) = reach.changed(), if written.is_ok() => {}
             Ok(()) = seen.changed(), if written.is_ok() => {}
+            () = addresses.changed(), if written.is_ok() => {}
         }
     }
 }

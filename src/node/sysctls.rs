@@ -111,6 +111,8 @@ fn is_pattern(name: &str) -> bool {
 /// The sysctls that pods of a node may set.
 #[derive(Debug, Clone, Default)]
 pub struct Sysctls {
+    /// Those that the operator allows, as given.
+    allowed: Vec<String>,
     names: BTreeMap<String, Namespace>,
     beginnings: BTreeMap<String, Namespace>,
 }
@@ -121,7 +123,10 @@ impl Sysctls {
     /// # Errors
     /// An allowed one is invalid, or not namespaced.
     pub fn new(kernel: Option<&str>, allowed: &[String]) -> Result<Self, String> {
-        let mut all = Sysctls::default();
+        let mut all = Sysctls {
+            allowed: allowed.to_vec(),
+            ..Sysctls::default()
+        };
         let version = kernel.map(version);
         let safe = SAFE.iter().filter(|(_, since)| version >= Some(*since));
         for name in safe
@@ -146,6 +151,11 @@ impl Sysctls {
             };
         }
         Ok(all)
+    }
+
+    /// The names and patterns that the operator allows besides the safe ones.
+    pub fn allowed(&self) -> &[String] {
+        &self.allowed
     }
 
     /// Why a pod is refused, if it is.

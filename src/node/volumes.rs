@@ -12,22 +12,20 @@ use kube::ResourceExt as _;
 use kube::api::{Api, PostParams};
 use tokio_util::sync::CancellationToken;
 
+use crate::client::errors::reason;
 use crate::client::follow::{Event, follow};
 use crate::meta::quantity::Quantity;
+pub use crate::meta::volumes::{DRIVER, FINALIZER, HOSTNAME};
 use crate::storage::{StorageEngine, StorageError};
 
-/// The provisioner and driver of these volumes.
-pub const DRIVER: &str = "reddwarf.io";
-/// The finalizer of a volume object until its node has removed the volume.
-pub const FINALIZER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
-/// The label by which a volume refers to its node.
-pub const HOSTNAME: &str = "kubernetes.io/hostname";
 /// The pause after a failure.
 const AGAIN: Duration = Duration::from_secs(10);
 /// Conditions of growing claims that nodes remove.
 const GROWING: [&str; 2] = ["Resizing", "FileSystemResizePending"];
 
-/// The host name of a volume's node; None if it is not one of these volumes.
+/// The host name of a volume's node; None if it is not one of these volumes. Typed, what [`keeper`] says of values.
+///
+/// [`keeper`]: crate::meta::volumes::keeper
 pub fn place(volume: &PersistentVolume) -> Option<&str> {
     let spec = volume.spec.as_ref()?;
     spec.csi.as_ref().filter(|csi| csi.driver == DRIVER)?;
@@ -113,7 +111,7 @@ fn grown(
 
 /// The volumes of the nodes of one process.
 pub struct Volumes {
-    /// A client that may write volumes and the statuses of claims.
+    /// A client that may see volumes, release those of these nodes, and write the statuses of their claims.
     pub client: kube::Client,
     /// The nodes.
     pub nodes: BTreeSet<String>,
@@ -123,9 +121,11 @@ pub struct Volumes {
 
 /// Why something has to be retried.
 #[derive(Debug, thiserror::Error)]
-enum Failed {
+pub enum Failed {
+    /// The API server's answer, or none.
     #[error(transparent)]
     Api(#[from] kube::Error),
+    /// The storage of this host.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
@@ -161,7 +161,7 @@ impl Volumes {
                 Some(Ok(_)) => {}
                 Some(Err(error)) => tracing::warn!(
                     %error,
-                    "persistent volumes cannot be watched, so none is removed or expanded; bind this node's user to the cluster role system:controller:persistent-volume-binder"
+                    "persistent volumes cannot be watched, so none is removed or expanded; `reddwarf token create` on the API server's host makes the cluster role nodes-keep-their-volumes, which allows it"
                 ),
                 None => return,
             }
@@ -200,7 +200,7 @@ impl Volumes {
                 self.release(volume).await
             }
             Step::Release => self.release(volume).await,
-            Step::Grow(size) => self.grow(volume, name, size).await,
+            Step::Grow(_) => self.grow(volume).await,
         }
     }
 
@@ -216,27 +216,23 @@ impl Volumes {
         }
     }
 
-    async fn grow(&self, volume: &PersistentVolume, name: &str, size: u64) -> Result<(), Failed> {
+    /// Expands the volume if its claim waits for that. A node that joined may only see claims of its own pods: it expands
+    /// the others when a pod uses them (see [`grow`]).
+    async fn grow(&self, volume: &PersistentVolume) -> Result<(), Failed> {
         let spec = volume.spec.as_ref();
         let Some(of) = spec.and_then(|spec| spec.claim_ref.as_ref()) else {
             return Ok(());
         };
         let namespace = of.namespace.as_deref().unwrap_or_default();
         let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
-        let claim = api.get_opt(of.name.as_deref().unwrap_or_default()).await?;
-        let Some(new) = claim
-            .filter(|claim| claim.metadata.uid == of.uid)
-            .and_then(|claim| grown(&claim, volume))
-        else {
-            return Ok(());
+        let claim = match api.get_opt(of.name.as_deref().unwrap_or_default()).await {
+            Err(error) if reason(&error) == "Forbidden" => return Ok(()),
+            claim => claim?,
         };
-        if let Some(storage) = &self.storage {
-            // A volume that no pod has used yet is created with its new size.
-            allow_missing(storage.resize_volume(name, size).await.map(drop))?;
+        match claim.filter(|claim| claim.metadata.uid == of.uid) {
+            Some(claim) => grow(&self.client, self.storage.as_deref(), &claim, volume).await,
+            None => Ok(()),
         }
-        api.replace_status(&new.name_any(), &PostParams::default(), &new)
-            .await?;
-        Ok(())
     }
 }
 
@@ -247,6 +243,35 @@ fn is_same(one: &PersistentVolume, other: &PersistentVolume) -> bool {
         (metadata.uid.clone(), metadata.resource_version.clone())
     };
     version(one) == version(other)
+}
+
+/// Expands one of these volumes if its claim waits for that, and tells so in the claim's status.
+///
+/// # Errors
+/// [`Failed`]: nothing is told then, and it has to be tried again.
+pub async fn grow(
+    client: &kube::Client,
+    storage: Option<&dyn StorageEngine>,
+    claim: &PersistentVolumeClaim,
+    volume: &PersistentVolume,
+) -> Result<(), Failed> {
+    let csi = volume.spec.as_ref().and_then(|spec| spec.csi.as_ref());
+    let handle = csi
+        .filter(|csi| csi.driver == DRIVER)
+        .map(|csi| csi.volume_handle.as_str());
+    let (Some(handle), Step::Grow(size), Some(new)) = (handle, step(volume), grown(claim, volume))
+    else {
+        return Ok(());
+    };
+    if let Some(storage) = storage {
+        // A volume that no pod has used yet is created with its new size.
+        allow_missing(storage.resize_volume(handle, size).await.map(drop))?;
+    }
+    let namespace = claim.namespace().unwrap_or_default();
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
+    api.replace_status(&new.name_any(), &PostParams::default(), &new)
+        .await?;
+    Ok(())
 }
 
 fn allow_missing(result: Result<(), StorageError>) -> Result<(), StorageError> {
@@ -265,6 +290,34 @@ mod tests {
             r#"{{"metadata":{{"name":"a"{meta}}},"spec":{{"capacity":{{"storage":"1Ki"}},"persistentVolumeReclaimPolicy":"{policy}"}},"status":{{"phase":"{phase}"}}}}"#
         ))
         .unwrap()
+    }
+
+    #[test]
+    fn a_volume_has_the_same_node_for_all() {
+        let on = |key: &str, values: &str| {
+            format!(
+                r#""nodeAffinity":{{"required":{{"nodeSelectorTerms":[{{"matchExpressions":[{{"key":"{key}","operator":"In","values":[{values}]}}]}}]}}}}"#
+            )
+        };
+        let own = r#""csi":{"driver":"reddwarf.io","volumeHandle":"a"}"#;
+        let (here, other) = (
+            on(HOSTNAME, r#""n""#),
+            r#""csi":{"driver":"other","volumeHandle":"a"}"#,
+        );
+        for (spec, expected) in [
+            (format!("{own},{here}"), Some("n")),
+            (format!("{other},{here}"), None),
+            (format!(r#""hostPath":{{"path":"/a"}},{here}"#), None),
+            (own.to_owned(), None),
+            (format!("{own},{}", on("zone", r#""n""#)), None),
+            (format!("{own},{}", on(HOSTNAME, r#""n","m""#)), None),
+        ] {
+            let text = format!(r#"{{"metadata":{{}},"spec":{{{spec}}}}}"#);
+            let typed: PersistentVolume = serde_json::from_str(&text).unwrap();
+            let value = crate::schema::json::parse(text.as_bytes()).unwrap().value;
+            assert_eq!(place(&typed), expected, "{spec}");
+            assert_eq!(crate::meta::volumes::keeper(&value), expected, "{spec}");
+        }
     }
 
     #[test]

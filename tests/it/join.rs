@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, PersistentVolume};
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
@@ -231,6 +232,56 @@ async fn a_request_is_waited_for_and_found_again() {
     })
     .await;
     drop(agent);
+}
+
+#[tokio::test]
+async fn a_node_lets_go_of_its_volumes() {
+    let server = Server::in_memory(&[]);
+    let client = server.client().await;
+    let agent = Agent::start(directory(), &line(&server));
+    until("the node", async || renewed(&client).await).await;
+    let volumes: Api<PersistentVolume> = Api::all(client.clone());
+    let make = async |name: &str, host: &str| {
+        let volume = serde_json::json!({
+            "metadata": {"name": name, "finalizers": ["external-provisioner.volume.kubernetes.io/finalizer"]},
+            "spec": {
+                "capacity": {"storage": "1Ki"}, "accessModes": ["ReadWriteOnce"],
+                "persistentVolumeReclaimPolicy": "Delete",
+                "csi": {"driver": "reddwarf.io", "volumeHandle": name},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+                    {"key": "kubernetes.io/hostname", "operator": "In", "values": [host]}]}]}},
+            },
+        });
+        let volume = serde_json::from_value(volume).expect("a volume");
+        let made = volumes.create(&Default::default(), &volume).await;
+        made.expect("made");
+    };
+    make("own", "n").await;
+    let deleted = volumes.delete("own", &DeleteParams::default()).await;
+    deleted.expect("deleted");
+    until("the node releases its volume", async || {
+        let found = volumes.get_opt("own").await.ok()?;
+        found.is_none().then_some(())
+    })
+    .await;
+    // It may not touch those of others.
+    let nodes: Api<Node> = Api::all(client);
+    let another =
+        serde_json::json!({"metadata": {"name": "m", "labels": {"kubernetes.io/hostname": "m"}}});
+    let another = serde_json::from_value(another).expect("a node");
+    let made = nodes.create(&Default::default(), &another).await;
+    made.expect("made");
+    make("other", "m").await;
+    let path = agent.dir.path().join("kubelet.conf");
+    let config = kube::config::Kubeconfig::read_from(path).expect("a kubeconfig");
+    let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await;
+    let node = kube::Client::try_from(config.expect("usable")).expect("a client");
+    let volumes: Api<PersistentVolume> = Api::all(node);
+    let mut volume = volumes.get("other").await.expect("seen");
+    (volume.metadata.finalizers, volume.metadata.resource_version) = (None, None);
+    let replaced = volumes.replace("other", &Default::default(), &volume).await;
+    let error = replaced.expect_err("refused").to_string();
+    assert!(error.contains("can only remove the finalizer"), "{error}");
 }
 
 #[tokio::test]

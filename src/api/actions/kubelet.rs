@@ -379,7 +379,7 @@ mod tests {
     async fn only_agents_are_shown_who_this_server_is() {
         let directory = tempfile::tempdir().expect("a directory");
         let pki = Pki::open(directory.path(), ["127.0.0.1"]).expect("keys");
-        let identity = pki.issue_client("me", "system:masters", 1);
+        let identity = pki.issue_client("me", "system:masters", crate::meta::time::now(), 1);
         let identity = identity.expect("a certificate");
         let kubelets = Kubelets::new(&identity, Arc::default()).expect("connectors");
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;

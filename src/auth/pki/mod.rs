@@ -147,7 +147,7 @@ impl Pki {
         let paths = Paths::new(dir)?;
         let mut all: Vec<String> = OWN_NAMES.iter().map(|name| (*name).to_owned()).collect();
         for name in names {
-            let name = normal(name.as_ref())?;
+            let name = server_name(name.as_ref())?;
             if !all.contains(&name) {
                 all.push(name);
             }
@@ -171,16 +171,12 @@ impl Pki {
         })
     }
 
-    /// Reissues what will expire soon, and uses it for new connections. Call it about once a day.
-    /// Returns whether anything was issued; the administrator's kubeconfig must then be written again.
+    /// Reissues what will expire soon after `now` (in seconds since 1970), and uses it for new connections. Call it about
+    /// once a day. Returns whether anything was issued; the administrator's kubeconfig must then be written again.
     ///
     /// # Errors
     /// Like [`Pki::open`]; the server then continues with the old certificates.
-    pub fn renew(&self) -> Result<bool, PkiError> {
-        self.renew_at(crate::meta::time::now())
-    }
-
-    fn renew_at(&self, now: i64) -> Result<bool, PkiError> {
+    pub fn renew(&self, now: i64) -> Result<bool, PkiError> {
         let _lock = self.paths.lock()?;
         let serving = leaf(
             &self.paths,
@@ -257,18 +253,23 @@ impl Pki {
         self.authority.certify(request, terms)
     }
 
-    /// Issues a certificate and key for a client `name` in `group`, valid for `days`.
+    /// Issues a certificate and key for a client `name` in `group`, valid from `now` (in seconds since 1970) for `days`.
     ///
     /// # Errors
     /// [`PkiError::Issue`].
-    pub fn issue_client(&self, name: &str, group: &str, days: i64) -> Result<Issued, PkiError> {
+    pub fn issue_client(
+        &self,
+        name: &str,
+        group: &str,
+        now: i64,
+        days: i64,
+    ) -> Result<Issued, PkiError> {
         let leaf = Leaf::client(name, group);
         let key = KeyPair::generate().map_err(|cause| PkiError::Issue {
             what: format!("a key for {name:?}"),
             cause: cause.to_string(),
         })?;
-        self.authority
-            .issue(&leaf, &key, crate::meta::time::now(), days)
+        self.authority.issue(&leaf, &key, now, days)
     }
 }
 
@@ -301,13 +302,18 @@ pub fn authorities_pem(path: &Path) -> Result<String, PkiError> {
     std::fs::read_to_string(path).map_err(files::failed("read", path))
 }
 
-/// A name as used in certificates and comparisons: IP addresses in their shortest form.
-fn normal(name: &str) -> Result<String, PkiError> {
+/// A name as used in certificates and comparisons: IP addresses in their shortest form, DNS names in small letters. The
+/// first label may be `*`.
+///
+/// # Errors
+/// [`PkiError::Name`]
+pub fn server_name(name: &str) -> Result<String, PkiError> {
     if let Ok(address) = name.parse::<IpAddr>() {
         return Ok(address.to_string());
     }
     let lower = name.to_ascii_lowercase();
-    rustls::pki_types::DnsName::try_from(lower.as_str()).map_err(|_| PkiError::Name {
+    let whole = lower.strip_prefix("*.").unwrap_or(&lower);
+    rustls::pki_types::DnsName::try_from(whole).map_err(|_| PkiError::Name {
         name: name.to_owned(),
     })?;
     Ok(lower)

@@ -156,6 +156,22 @@ fn what_cannot_be_used_is_refused_and_left_alone() {
     ));
 }
 
+#[test]
+fn names_of_a_server_are_addresses_and_names_of_hosts() {
+    for (name, expected) in [
+        ("Host.Example", Some("host.example")),
+        ("192.0.2.1", Some("192.0.2.1")),
+        ("2001:DB8:0::1", Some("2001:db8::1")),
+        ("*.example.com", Some("*.example.com")),
+        ("*", None),
+        ("a.*.example.com", None),
+        ("https://a", None),
+        ("", None),
+    ] {
+        assert_eq!(server_name(name).ok().as_deref(), expected, "{name}");
+    }
+}
+
 /// What the server sees of a client that connects to `server` with an identity, and whether the client trusts the
 /// server.
 fn handshake(
@@ -255,7 +271,7 @@ fn client_certificates_are_judged_after_the_handshake() {
     );
 
     let node = pki
-        .issue_client("system:node:n", "system:nodes", 1)
+        .issue_client("system:node:n", "system:nodes", crate::meta::time::now(), 1)
         .unwrap();
     let (peer, _) = handshake(&pki, &pki, "localhost", Some(&node)).unwrap();
     assert_eq!(pki.clients().judge(&peer.unwrap(), now), Ok(()));
@@ -268,9 +284,9 @@ fn a_renewed_certificate_serves_the_next_connection() {
     let names: [&str; 0] = [];
     let now = crate::meta::time::now();
     let pki = Pki::open(dir.path(), names).unwrap();
-    assert!(!pki.renew_at(now).unwrap());
+    assert!(!pki.renew(now).unwrap());
     let before = pki.admin();
-    assert!(pki.renew_at(now + (LEAF_DAYS - 59) * DAY).unwrap());
+    assert!(pki.renew(now + (LEAF_DAYS - 59) * DAY).unwrap());
     assert!(before.certificate != pki.admin().certificate);
     // The client gets the renewed certificate, which is not valid yet.
     assert!(handshake(&pki, &pki, "localhost", None).is_err());

@@ -10,9 +10,11 @@ use tokio::net::TcpListener;
 use super::super::agent::AgentError;
 use super::super::join::Joined;
 use super::Nodes;
+use super::node::Node;
 use crate::api::actions::kubelet::Agents;
 use crate::blocking::patiently;
 use crate::node::agent::{Pods, Setup};
+use crate::node::kubelet::configz::{JoinedBy, Settings};
 use crate::node::{Allow, Authenticate};
 use crate::supervise::Task;
 
@@ -27,6 +29,8 @@ pub(in super::super) struct NodeApi {
     pub authenticate: Authenticate,
     /// Authorizes requests.
     pub allow: Allow,
+    /// How a node that joined vouches for itself; None if the API server is in this process.
+    pub joined: Option<JoinedBy>,
 }
 
 impl NodeApi {
@@ -38,12 +42,23 @@ impl NodeApi {
         setup: &mut Setup,
         pods: &Pods,
     ) {
+        let at = listener
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok());
+        if setup.logs.is_some() {
+            setup.registration.port = at.map(|at| at.port());
+        }
         let kubelet = crate::node::kubelet::Kubelet {
             pods: pods.clone(),
             runtime: setup.runtime.clone(),
             supplies: setup.supplies.clone(),
             logs: setup.logs.clone(),
             node: name.to_owned(),
+            settings: Settings {
+                port: setup.registration.port,
+                joined: self.joined,
+                ..setup.settings.clone()
+            },
             authenticate: self.authenticate,
             allow: self.allow,
         };
@@ -54,7 +69,6 @@ impl NodeApi {
             return;
         }
         let Some(listener) = listener else { return };
-        setup.registration.port = listener.local_addr().ok().map(|at| at.port());
         let tls = self.tls;
         setup.beside.push(Task::new("API of the node", move |ends| {
             let (listener, tls, kubelet) = (listener.clone(), tls.clone(), kubelet.clone());
@@ -92,6 +106,10 @@ impl Nodes {
         use crate::auth::pki::{ClientCertificates, Serving, authorities, of_node};
         use crate::node::kubelet::reviews::Reviews;
         let wrong = |error: &dyn std::fmt::Display| AgentError::Host(error.to_string());
+        let told = JoinedBy {
+            client_ca: client_ca.clone(),
+            ..joined.certificates()
+        };
         let (named, trusted) = match client_ca {
             Some(file) => (
                 file.clone(),
@@ -103,22 +121,17 @@ impl Nodes {
             }
         };
         let clients = ClientCertificates::new(&trusted, &named).map_err(|error| wrong(&error))?;
-        let names: Vec<String> = self
-            .nodes
-            .iter()
-            .flat_map(|node| {
-                [&node.registration.name]
-                    .into_iter()
-                    .chain(&node.registration.addresses)
-            })
-            .cloned()
-            .collect();
+        let mut names = Vec::new();
+        for Node { registration, .. } in &self.nodes {
+            names.push(registration.name.clone());
+            names.extend(registration.addresses.all().iter().cloned());
+        }
         let reviews = Reviews::new(joined.client.clone(), clients.clone());
         let serving = Arc::new(Serving::self_signed(&names).map_err(|error| wrong(&error))?);
         // Simulated nodes are reached within their process.
         let shows = match self.nodes.as_slice() {
             [node] if self.listener.is_some() => {
-                Some((serving.clone(), node.registration.addresses.as_slice()))
+                Some((serving.clone(), node.registration.addresses.clone()))
             }
             _ => None,
         };
@@ -127,6 +140,7 @@ impl Nodes {
             tls: of_node(serving, &clients).map_err(|error| wrong(&error))?,
             authenticate: reviews.authenticate(),
             allow: reviews.allow(),
+            joined: Some(told),
         };
         Ok((api, joined.tasks(shows)?))
     }

@@ -8,7 +8,7 @@ use super::super::agent::{AgentError, Plan};
 use super::super::illumos;
 use super::api::listen;
 use super::node::{Maker, Node};
-use super::real::{own_directory, this_host};
+use super::real::{addresses, own_directory, this_host};
 use super::{Nodes, sysctls};
 use crate::net::Ipam;
 use crate::storage::{StorageEngine, ZfsStorageEngine};
@@ -32,15 +32,16 @@ impl Nodes {
         )?;
         let engine = Arc::new(engine);
         let volumes: Arc<dyn StorageEngine> = engine.clone();
+        let (addresses, follows) = addresses(arguments.node_ip);
         let registration = this_host(
             &name,
-            arguments.node_ip,
+            addresses.clone(),
             arguments.illumos.brand().name(),
             &data,
         );
         let host = illumos::Plan {
             name,
-            node_ip: arguments.node_ip,
+            addresses,
             proxy_healthz_port: arguments.proxy_healthz_port,
             ipam: arguments
                 .network
@@ -63,6 +64,7 @@ impl Nodes {
                 maker,
             }],
             storage: Some(volumes),
+            follows,
             listener: Some(listen(arguments.kubelet_port)?),
         })
     }

@@ -8,7 +8,7 @@ use futures::FutureExt as _;
 use super::super::agent::{AgentError, Plan};
 use super::api::listen;
 use super::node::{Maker, Node};
-use super::real::{RealHost, Routes, own_directory, this_host};
+use super::real::{RealHost, Routes, addresses, own_directory, this_host};
 use super::{Nodes, sysctls};
 use crate::blocking::blocking;
 use crate::meta::addresses::parse_cidr;
@@ -66,8 +66,8 @@ impl Nodes {
         let services = services.map(|range| range.to_string());
         let names = plan.arguments.names.clone();
         let name = plan.names.first().cloned().unwrap_or_default();
-        let node_ip = plan.arguments.node_ip;
-        let registration = this_host(&name, node_ip, "linux", &data);
+        let (addresses, follows) = addresses(plan.arguments.node_ip);
+        let registration = this_host(&name, addresses.clone(), "linux", &data);
         let engine = Directories::new(&storage).with_notes(data.join("volumes"));
         let engine: Arc<dyn StorageEngine> = Arc::new(engine);
         let volumes = engine.clone();
@@ -77,10 +77,10 @@ impl Nodes {
             let (engine, storage) = (engine.clone(), storage.clone());
             let (names, insecure) = (names.clone(), insecure.clone());
             let (thresholds, sysctls) = (thresholds.clone(), sysctls.clone());
-            let services = services.clone();
+            let (services, addresses) = (services.clone(), addresses.clone());
             async move {
-                let registration = this_host(&name, node_ip, "linux", &data);
-                let router = network.services(registration.ipv4(), services);
+                let router = network.services(addresses.ipv4(), services);
+                let registration = this_host(&name, addresses, "linux", &data);
                 let routes = Routes {
                     router: Arc::new(HostRoutes::new(network.clone(), router.clone())),
                     cluster: whole,
@@ -129,6 +129,7 @@ impl Nodes {
                 maker,
             }],
             storage: Some(volumes),
+            follows,
             listener: Some(listen(plan.arguments.kubelet_port)?),
         })
     }

@@ -14,12 +14,14 @@ use crate::meta::addresses::{Network, parse_cidr};
 use crate::net::Ipam;
 use crate::net::routes::NodeRouter;
 use crate::net::services::ServiceRouter;
+use crate::node::addresses::Addresses;
 use crate::node::agent::Setup;
 use crate::node::host::{Claims, Host, Logs, Objects, Paths, Uses};
 use crate::node::images::{Images, Registries};
+use crate::node::kubelet::configz::Settings;
 use crate::node::pod_certificates::Certificates;
 use crate::node::pressure::Thresholds;
-use crate::node::register::{Registration, host_addresses, host_capacity, host_info};
+use crate::node::register::{Registration, host_capacity, host_info};
 use crate::node::services::place::{self, Place};
 use crate::node::services::plan::Here;
 use crate::node::services::proxy;
@@ -95,9 +97,10 @@ impl RealHost {
         let mut beside = self.beside;
         beside.extend(names);
         if let Some(router) = self.router {
+            let addresses = self.registration.addresses.clone();
             let here = Here {
                 node: self.registration.name.clone(),
-                addresses: self.registration.ipv4(),
+                addresses: addresses.ipv4(),
                 api_server: cluster.api_server,
             };
             let (told, place) = watch::channel(Place::default());
@@ -113,25 +116,31 @@ impl RealHost {
             let cluster = cluster.clone();
             beside.push(Task::new("service proxy", move |ends| {
                 let services = cluster.services_for(&ends);
-                let (here, place) = (here.clone(), place.clone());
+                let (here, addresses, place) = (here.clone(), addresses.clone(), place.clone());
                 let (router, readiness) = (router.clone(), readiness.clone());
-                proxy::keep(services, here, place, router, readiness, ends)
+                proxy::keep(services, here, addresses, place, router, readiness, ends)
             }));
         }
         let (told, reach) = watch::channel(None);
         if let (Some(routes), Some((_, range))) = (self.routes, parse_cidr(&cidr)) {
+            let addresses = self.registration.addresses.clone();
             let here = routes::Here {
                 node: self.registration.name.clone(),
-                addresses: self.registration.ipv4(),
+                addresses: addresses.ipv4(),
                 range,
                 cluster: routes.cluster,
                 makes_routes: routes.are_made,
             };
-            let (cluster, router) = (cluster.clone(), routes.router);
+            let cluster = cluster.clone();
+            let host = routes::Side {
+                router: routes.router,
+                runtime: self.runtime.clone(),
+            };
             beside.push(Task::new("routes to other nodes", move |ends| {
                 let (nodes, recorder) = (cluster.nodes_for(&ends), cluster.recorder.clone());
-                let (here, router, told) = (here.clone(), router.clone(), told.clone());
-                routes::keep(nodes, here, router, told, recorder, ends)
+                let (here, addresses) = (here.clone(), addresses.clone());
+                let (host, told) = (host.clone(), told.clone());
+                routes::keep(nodes, here, addresses, host, told, recorder, ends)
             }));
         }
         let mut registration = self.registration;
@@ -146,6 +155,15 @@ impl RealHost {
         beside.push(Task::new("certificates of pods", move |ends| {
             kept.clone().keep(ends)
         }));
+        let settings = Settings {
+            cluster_dns: cluster_dns.clone(),
+            cluster_domain: self.names.domain(),
+            logs: match &logs {
+                Logs::Together(all) => Some(all.clone()),
+                Logs::Homes(_) => None,
+            },
+            ..settings_of(&registration, &self.thresholds, &self.sysctls)
+        };
         let supplies = Host {
             client: client.clone(),
             homes: self.homes,
@@ -156,7 +174,7 @@ impl RealHost {
             images: self.images,
             registries: Registries::new(self.insecure).map_err(AgentError::Host)?,
             runtime: self.runtime.clone(),
-            host_ips: registration.addresses.clone(),
+            addresses: registration.addresses.clone(),
             cluster_dns,
             cluster_domain: self.names.domain(),
             services: cluster.services().services,
@@ -178,26 +196,57 @@ impl RealHost {
             reach,
             thresholds: self.thresholds,
             sysctls: self.sysctls,
+            settings,
             beside,
         })
     }
 }
 
-/// This host's node object, without what only its runtime knows. `data` is the agent's directory, `address` the one at
-/// which other hosts reach it, if given.
+/// What the API of a node of any kind tells of its configuration.
+pub(super) fn settings_of(
+    registration: &Registration,
+    thresholds: &Thresholds,
+    sysctls: &Sysctls,
+) -> Settings {
+    let pods = registration.capacity.get("pods");
+    Settings {
+        pods: pods.and_then(|pods| pods.parse().ok()).unwrap_or_default(),
+        eviction: thresholds.limits(),
+        sysctls: sysctls.allowed().to_vec(),
+        ..Settings::default()
+    }
+}
+
+/// The addresses at which other hosts reach this one: that of `--node-ip`, or its own, which the task follows.
+pub(super) fn addresses(node_ip: Option<Ipv4Addr>) -> (Addresses, Option<Task>) {
+    if let Some(address) = node_ip {
+        return (Addresses::fixed([address.to_string()]), None);
+    }
+    #[cfg(target_os = "linux")]
+    let changes = crate::zone::linux::address_changes;
+    #[cfg(not(target_os = "linux"))]
+    let changes = crate::node::addresses::silent;
+    let (addresses, follower) = Addresses::of_host(changes);
+    let follower = Arc::new(follower);
+    let task = Task::new("addresses of this host", move |ends| {
+        let follower = follower.clone();
+        async move { follower.follow(ends).await }
+    });
+    (addresses, Some(task))
+}
+
+/// This host's node object, without what only its runtime knows. `data` is the agent's directory, `addresses` those at
+/// which other hosts reach it.
 pub(in super::super) fn this_host(
     name: &str,
-    address: Option<Ipv4Addr>,
+    addresses: Addresses,
     brand: &str,
     data: &Path,
 ) -> Registration {
     let capacity = host_capacity(data);
     Registration {
         name: name.to_owned(),
-        addresses: match address {
-            Some(address) => vec![address.to_string()],
-            None => host_addresses(),
-        },
+        addresses,
         labels: BTreeMap::new(),
         pod_cidr: None,
         taints: Vec::new(),

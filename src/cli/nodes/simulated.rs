@@ -8,9 +8,12 @@ use tokio::sync::watch;
 
 use super::super::agent::{AgentError, Plan};
 use super::node::{Maker, Node};
+use super::real::settings_of;
 use super::{Nodes, sysctls};
 use crate::net::Ipam;
+use crate::node::addresses::Addresses;
 use crate::node::agent::Setup;
+use crate::node::pressure::Thresholds;
 use crate::node::register::{Registration, host_info};
 use crate::node::simulated::SimulatedSupplies;
 use crate::zone::simulated::Simulated;
@@ -39,7 +42,7 @@ impl Nodes {
             .map(|(number, name)| {
                 let registration = Registration {
                     name: name.clone(),
-                    addresses: vec![format!("192.0.2.{}", number % 254 + 1)],
+                    addresses: Addresses::fixed([format!("192.0.2.{}", number % 254 + 1)]),
                     labels: BTreeMap::from([("type".into(), "simulated".into())]),
                     pod_cidr: None,
                     taints: Vec::new(),
@@ -51,7 +54,9 @@ impl Nodes {
                 let (ipam, delays, made) = (ipam.clone(), delays.clone(), registration.clone());
                 let sysctls = sysctls.clone();
                 let maker: Maker = Box::new(move |cluster| {
+                    let thresholds = Thresholds::default();
                     let setup = Setup {
+                        settings: settings_of(&made, &thresholds, &sysctls),
                         client: cluster.client,
                         recorder: cluster.recorder,
                         registration: made.clone(),
@@ -59,7 +64,7 @@ impl Nodes {
                         supplies: Arc::new(SimulatedSupplies::new(ipam.clone())),
                         logs: None,
                         reach: watch::channel(None).1,
-                        thresholds: Default::default(),
+                        thresholds,
                         sysctls: sysctls.clone(),
                         beside: Vec::new(),
                     };
@@ -74,6 +79,7 @@ impl Nodes {
         Ok(Nodes {
             nodes,
             storage: None,
+            follows: None,
             listener: None,
         })
     }

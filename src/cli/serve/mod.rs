@@ -19,7 +19,7 @@ use self::run::Running;
 pub(super) use self::run::Served;
 use super::identity;
 use crate::auth::authorize::Mode;
-use crate::auth::pki::PkiError;
+use crate::auth::pki::{PkiError, server_name};
 use crate::meta::addresses::{Network, parse_cidr};
 use crate::schema::check::formats::go_duration;
 use crate::store::OpenError;
@@ -45,6 +45,10 @@ pub struct Arguments {
     /// The address at which others reach this server; by default the one it listens on, or this machine's.
     #[arg(long)]
     advertise_address: Option<IpAddr>,
+    /// Further names and addresses by which clients reach this server, such as those of a load balancer in front of it: its
+    /// serving certificate is of them, too.
+    #[arg(long, value_delimiter = ',', value_parser = san)]
+    tls_san: Vec<String>,
     /// The address range of services: one range, or one of IPv4 and one of IPv6 with the default one first.
     #[arg(long, value_delimiter = ',', value_parser = range, default_value = "10.96.0.0/16")]
     service_cluster_ip_range: Vec<Network>,
@@ -224,6 +228,11 @@ pub(super) fn ended() -> Result<impl Future<Output = ()>, ServeError> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+/// Parses a name of the server.
+fn san(text: &str) -> Result<String, String> {
+    server_name(text).map_err(|_| "it is neither an IP address nor a DNS name".to_owned())
 }
 
 /// Parses an address range of services.

@@ -23,7 +23,7 @@ use crate::auth::pki::{Issued, Pki, PkiError};
 use crate::blocking::patiently;
 use crate::controllers::{self, Controller};
 use crate::meta::addresses::Network;
-use crate::meta::version;
+use crate::meta::{time, version};
 use crate::resources::cluster::{Cluster, Settings};
 use crate::schema::Object;
 use crate::store::{self, OpenError, Store};
@@ -81,7 +81,8 @@ impl Prepared {
         let advertised = arguments
             .advertise_address
             .unwrap_or_else(|| advertised(arguments.bind_address));
-        let names = [arguments.bind_address, advertised].map(|address| address.to_string());
+        let own = [arguments.bind_address, advertised].map(|address| address.to_string());
+        let names = own.iter().chain(&arguments.tls_san);
         let mut pki = Pki::open(&arguments.data_dir, names)?;
         let url = url(address);
         let kubeconfig = arguments.data_dir.join("kubeconfig");
@@ -197,13 +198,14 @@ fn url(address: SocketAddr) -> String {
 /// agent asks for it on each connection.
 fn kubelets(pki: &Pki) -> Result<(Arc<Agents>, Kubelets), ServeError> {
     let agents = Arc::new(Agents::default());
-    let kubelets = Kubelets::new(&towards_nodes(pki)?, agents.clone()).map_err(unusable)?;
+    let kubelets =
+        Kubelets::new(&towards_nodes(pki, time::now())?, agents.clone()).map_err(unusable)?;
     Ok((agents, kubelets))
 }
 
-/// Who this server is to nodes.
-pub(super) fn towards_nodes(pki: &Pki) -> Result<Issued, PkiError> {
-    pki.issue_client("kube-apiserver-kubelet-client", MASTERS, 365)
+/// Who this server is to nodes, from `now` on for a year.
+pub(super) fn towards_nodes(pki: &Pki, now: i64) -> Result<Issued, PkiError> {
+    pki.issue_client("kube-apiserver-kubelet-client", MASTERS, now, 365)
 }
 
 /// TLS does not take that.

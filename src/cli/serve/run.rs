@@ -21,8 +21,10 @@ use crate::api::{
     available, bootstrap, definitions, listen, node_metrics, own_service, registered, used,
 };
 use crate::auth::authorize::Authorizers;
+use crate::auth::pki::Issued;
 use crate::client::{Settings, Transport};
 use crate::controllers::manager::Manager;
+use crate::meta::time;
 use crate::store::{Store, upkeep};
 use crate::supervise::Supervisor;
 
@@ -94,7 +96,14 @@ impl Running {
             pki: prepared.pki,
             kubeconfig: prepared.kubeconfig.clone(),
             url: prepared.url.clone(),
-            server: server.clone(),
+            identify: Box::new({
+                let server = server.clone();
+                move |issued: &Issued| match &server.kubelets {
+                    Some(kubelets) => kubelets.identify(issued),
+                    None => Ok(()),
+                }
+            }),
+            clock: Box::new(time::now),
         });
         prepared.tasks.keep(renew::TASK, move |ends| {
             let renewal = renewal.clone();

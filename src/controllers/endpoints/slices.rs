@@ -14,7 +14,6 @@ use self::wanted::{families, wanted};
 use super::managed::{Changes, Refused, Slices};
 use super::{Service, Triggers, printed, selected, wake};
 use crate::client::Context;
-use crate::client::errors::text;
 use crate::client::events::{Recorder, Tone};
 use crate::client::informer::{Informer, Key};
 use crate::client::kinds::Node;

@@ -20,11 +20,11 @@ use crate::storage::{StorageError, tree_size};
 use crate::zone::{ProcessId, Zone};
 
 /// Images are removed if the disk is fuller than this, in percent.
-const HIGH: u64 = 85;
+pub(in crate::node) const HIGH: u64 = 85;
 /// They are removed until the disk is no fuller than this, in percent.
-const LOW: u64 = 80;
+pub(in crate::node) const LOW: u64 = 80;
 /// Images that arrived more recently than this stay.
-const MINIMUM_AGE: SignedDuration = SignedDuration::from_secs(120);
+pub(in crate::node) const MINIMUM_AGE: SignedDuration = SignedDuration::from_secs(120);
 
 /// How many bytes to free.
 fn excess(disk: Amount) -> u64 {

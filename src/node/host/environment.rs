@@ -142,7 +142,7 @@ impl Host {
         }
         let address = || match zone.map(|zone| &zone.network) {
             Some(ZoneNetwork::Own { address, .. }) => address.to_string(),
-            _ => self.host_ips.first().cloned().unwrap_or_default(),
+            _ => self.addresses.first().unwrap_or_default(),
         };
         Ok(match of.field_path.as_str() {
             "metadata.annotations" => shown(metadata.annotations.as_ref()),
@@ -154,8 +154,8 @@ impl Host {
             "spec.serviceAccountName" => {
                 text(spec.and_then(|spec| spec.service_account_name.as_ref())).to_owned()
             }
-            "status.hostIP" => self.host_ips.first().cloned().unwrap_or_default(),
-            "status.hostIPs" => self.host_ips.join(","),
+            "status.hostIP" => self.addresses.first().unwrap_or_default(),
+            "status.hostIPs" => self.addresses.all().join(","),
             "status.podIP" | "status.podIPs" => address(),
             other => return Err(format!("unsupported fieldPath: {other}")),
         })

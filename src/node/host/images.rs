@@ -154,7 +154,7 @@ fn repository(name: &str) -> String {
 }
 
 /// How many images a node's status lists.
-const TOLD: usize = 50;
+pub(in crate::node) const TOLD: usize = 50;
 /// How many names of each image it lists.
 const NAMES: usize = 5;
 

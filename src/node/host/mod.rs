@@ -37,6 +37,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::node::v1::RuntimeClass;
 use tokio::sync::watch;
 
+use super::addresses::Addresses;
 use super::describe;
 use super::images::{Images, Registries};
 use super::machine::spec_of;
@@ -57,7 +58,9 @@ use crate::zone::{ProcessId, ProcessSpec, ZoneNetwork, ZoneRuntime, ZoneSpec, Zo
 
 pub use claims::Claims;
 pub use collect::Uses;
+pub(in crate::node) use collect::{HIGH, LOW, MINIMUM_AGE};
 pub use files::Logs;
+pub(in crate::node) use images::TOLD;
 pub use objects::Objects;
 pub use paths::Paths;
 
@@ -82,7 +85,7 @@ pub struct Host {
     /// The runtime, for probes and hooks.
     pub runtime: Arc<dyn ZoneRuntime>,
     /// This host's addresses.
-    pub host_ips: Vec<String>,
+    pub addresses: Addresses,
     /// The addresses of the cluster's name servers; empty if there are none.
     pub cluster_dns: Vec<IpAddr>,
     /// `cluster.local`

@@ -42,11 +42,7 @@ impl Host {
     fn address(&self, zone: &ZoneSpec) -> String {
         match &zone.network {
             ZoneNetwork::Own { address, .. } => address.to_string(),
-            ZoneNetwork::Host => self
-                .host_ips
-                .first()
-                .cloned()
-                .unwrap_or_else(|| "127.0.0.1".into()),
+            ZoneNetwork::Host => self.addresses.first().unwrap_or_else(|| "127.0.0.1".into()),
         }
     }
 

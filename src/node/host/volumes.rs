@@ -18,7 +18,7 @@ use crate::meta::quantity::Quantity;
 use crate::node::describe::{self, fs_group};
 use crate::node::machine::spec_of;
 use crate::node::supplies::Lack;
-use crate::node::volumes::DRIVER;
+use crate::node::volumes::{DRIVER, grow};
 use crate::storage::{Ownership, beneath};
 use crate::zone::Root;
 use crate::zone::illumos::Brand;
@@ -182,11 +182,15 @@ impl Host {
             .cluster_object::<PersistentVolume>(pod, &name)
             .await
             .map_err(|error| wrong(error.to_string()))?;
-        let persistent =
-            persistent.ok_or_else(|| wrong(format!("persistentvolume {name:?} not found")))?;
+        let missing = || wrong(format!("persistentvolume {name:?} not found"));
+        let persistent = persistent.ok_or_else(missing)?;
         is_of(&persistent, &found).map_err(wrong)?;
         let spec = persistent.spec.clone().unwrap_or_default();
         self.reaches(pod, &name, &spec).await.map_err(lack)?;
+        // No pod has to wait for more room than it had before.
+        if let Err(error) = grow(&self.client, Some(&*self.storage), &found, &persistent).await {
+            tracing::warn!(volume = name, %error, "cannot expand a persistent volume");
+        }
         Ok((name, spec))
     }
 

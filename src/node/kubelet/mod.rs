@@ -2,7 +2,9 @@
 //! pkg/kubelet/server/server.go and k8s.io/cri-streaming.
 
 mod access;
+pub mod configz;
 mod converse;
+mod idle;
 mod logs;
 mod portforward;
 pub mod reviews;
@@ -27,6 +29,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::idle::Idle;
 use super::agent::Pods;
 use super::host::Logs;
 use super::machine::{IMAGE, POD_NAME, POD_NAMESPACE, POD_UID};
@@ -53,6 +56,8 @@ pub struct Kubelet {
     pub logs: Option<Logs>,
     /// The node's name.
     pub node: String,
+    /// Its configuration.
+    pub settings: configz::Settings,
     /// Authenticates requests.
     pub authenticate: Authenticate,
     /// Authorizes requests.
@@ -114,7 +119,7 @@ impl Kubelet {
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(Idle::new(stream)), service)
             .with_upgrades();
         // A disconnected client is no error.
         let _ = connection.await;
@@ -240,6 +245,7 @@ impl Kubelet {
         }
         match path.as_slice() {
             ["healthz"] | ["healthz", "ping" | "log" | "syncloop"] => Ok(text(200, "ok")),
+            ["configz"] => Ok(self.configz()),
             ["pods"] => Ok(json(&self.list())),
             ["runningpods"] => Ok(json(&self.running_pods().await?)),
             ["stats", "summary"] => Ok(json(&self.summary().await)),
@@ -283,6 +289,15 @@ impl Kubelet {
             }
             _ => Err((404, "404 page not found".into())),
         }
+    }
+
+    fn configz(&self) -> Response<Body> {
+        let mut response = json(&self.settings.told());
+        let plain = header::HeaderValue::from_static("nosniff");
+        response
+            .headers_mut()
+            .insert(header::X_CONTENT_TYPE_OPTIONS, plain);
+        response
     }
 
     fn list(&self) -> serde_json::Value {
@@ -392,6 +407,7 @@ mod tests {
             (&["portForward", "n", "p"], true, true, false),
             (&["metrics"], true, true, true),
             (&["healthz"], true, true, true),
+            (&["configz"], true, true, true),
         ] {
             let is_allowed = |method: &Method| {
                 methods(path).is_none_or(|(allowed, _)| allowed.contains(&method))

@@ -23,11 +23,11 @@ use crate::auth::{AUTHENTICATED, Attributes, User};
 use crate::node::{Allow, Authenticate};
 
 /// How long the user of a token is cached.
-const TOKEN: Duration = Duration::from_secs(120);
+pub(super) const TOKEN: Duration = Duration::from_secs(120);
 /// How long a permission is cached.
-const ALLOWED: Duration = Duration::from_secs(300);
+pub(super) const ALLOWED: Duration = Duration::from_secs(300);
 /// How long a denial is cached.
-const REFUSED: Duration = Duration::from_secs(30);
+pub(super) const REFUSED: Duration = Duration::from_secs(30);
 /// How many answers of each kind are cached.
 const KEPT: usize = 1024;
 

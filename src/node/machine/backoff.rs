@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 /// The first delay.
 const INITIAL: SignedDuration = SignedDuration::from_secs(10);
 /// The longest delay.
-const MAXIMUM: SignedDuration = SignedDuration::from_secs(300);
+pub const MAXIMUM: SignedDuration = SignedDuration::from_secs(300);
 
 /// A later time, saturating.
 pub fn later(at: Timestamp, by: SignedDuration) -> Timestamp {

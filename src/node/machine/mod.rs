@@ -16,7 +16,7 @@ mod tests;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, Probe};
@@ -24,7 +24,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, Probe};
 use crate::zone::{Change, ProcessId, Signal, ZoneUsage};
 
 pub use allocation::{Given, Pending, summary};
-pub use backoff::{Backoff, later};
+pub use backoff::{Backoff, MAXIMUM, later};
 pub use decide::{RESIZE_AGAIN, decide};
 pub use mounts::{RECURSIVE, is_recursively_read_only};
 pub use resize::{SIZE, Size};
@@ -294,7 +294,7 @@ pub struct Memory {
     /// Since when the pod is being ended.
     pub ending: Option<Timestamp>,
     /// This host's addresses.
-    pub host_ips: Vec<String>,
+    pub host_ips: Arc<[String]>,
     /// When processes ended, by the current clock.
     pub ends: BTreeMap<ProcessId, Timestamp>,
 }

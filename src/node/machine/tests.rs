@@ -65,7 +65,7 @@ impl Host {
             pod,
             zone: None,
             memory: Memory {
-                host_ips: vec!["192.0.2.1".into()],
+                host_ips: ["192.0.2.1".into()].into(),
                 ..Memory::default()
             },
             now: Timestamp::from_second(1_000_000).expect("a time"),

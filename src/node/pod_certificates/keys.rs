@@ -14,6 +14,10 @@ const ED25519: [u8; 16] = [
     0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20,
 ];
 
+/// Why there are no keys of that type; the text tells the pod's owner what to do.
+const NO_P521: &str =
+    "nodes of this kind cannot make keys of type \"ECDSAP521\"; use \"ECDSAP384\" instead";
+
 /// A new key.
 pub(super) struct Made {
     /// PKCS#8, PEM.
@@ -25,7 +29,8 @@ pub(super) struct Made {
 /// A new key of a type, by the API's name of it. RSA takes some seconds.
 ///
 /// # Errors
-/// The node has no means to make keys of that type (ECDSAP521), or the system gives no random numbers.
+/// The node has no means to make keys of that type (ECDSAP521: ring has no such curve), or the system gives no random
+/// numbers.
 pub(super) fn make(kind: &str) -> Result<Made, String> {
     let key = match kind {
         "RSA3072" => rsa(3072),
@@ -33,7 +38,7 @@ pub(super) fn make(kind: &str) -> Result<Made, String> {
         "ECDSAP256" => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(text),
         "ECDSAP384" => KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).map_err(text),
         "ED25519" => ed25519(),
-        "ECDSAP521" => Err(format!("this node cannot make keys of type {kind:?}")),
+        "ECDSAP521" => Err(NO_P521.to_owned()),
         _ => Err(format!("unknown key type {kind:?}")),
     }?;
     let mut names_nobody = CertificateParams::default();
@@ -89,13 +94,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_made_is_said() {
-        for (kind, error) in [
-            (
-                "ECDSAP521",
-                "this node cannot make keys of type \"ECDSAP521\"",
-            ),
-            ("DSA", "unknown key type \"DSA\""),
-        ] {
+        for (kind, error) in [("ECDSAP521", NO_P521), ("DSA", "unknown key type \"DSA\"")] {
             assert_eq!(make(kind).err().as_deref(), Some(error));
         }
     }

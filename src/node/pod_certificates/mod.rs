@@ -219,6 +219,9 @@ impl Asker {
                         continue;
                     }
                     Err(NotAsked::Never(why)) => {
+                        let signer = &source.signer_name;
+                        let message = format!("no certificate is requested of {signer}: {why}");
+                        self.recorder.tell(&*pod, Tone::Warning, "Failed", message);
                         record.lock().refused = Some(why);
                         changed.send_replace(());
                         continue;

@@ -21,7 +21,7 @@ use crate::meta::quantity::{Form, Quantity};
 pub use keep::{Observed, keep};
 
 /// How long a condition of the node stays after it was last observed.
-const TRANSITION: SignedDuration = SignedDuration::from_secs(300);
+pub(super) const TRANSITION: SignedDuration = SignedDuration::from_secs(300);
 /// Pods with at least this priority are never evicted: `system-cluster-critical` and above.
 const CRITICAL: i32 = 2_000_000_000;
 
@@ -51,6 +51,11 @@ impl Signal {
         (Signal::ImageInodes, "imagefs.inodesFree"),
         (Signal::Pids, "pid.available"),
     ];
+
+    fn name(self) -> &'static str {
+        let found = Signal::ALL.iter().find(|(own, _)| *own == self);
+        found.map_or("", |(_, name)| name)
+    }
 
     /// The exhausted resource, as named in messages.
     pub fn resource(self) -> &'static str {
@@ -158,15 +163,19 @@ impl FromStr for Thresholds {
 impl fmt::Display for Thresholds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, (signal, limit)) in self.0.iter().enumerate() {
-            let name = Signal::ALL.iter().find(|(own, _)| own == signal);
             let comma = if place == 0 { "" } else { "," };
-            write!(f, "{comma}{}<", name.map_or("", |(_, name)| name))?;
-            match limit {
-                Limit::Percent(percent) => write!(f, "{percent}%")?,
-                Limit::Amount(amount) => write!(f, "{amount}")?,
-            }
+            write!(f, "{comma}{}<{limit}", signal.name())?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Limit::Percent(percent) => write!(f, "{percent}%"),
+            Limit::Amount(amount) => write!(f, "{amount}"),
+        }
     }
 }
 
@@ -182,6 +191,13 @@ pub struct Met {
 }
 
 impl Thresholds {
+    /// The limit of each signal, as in kubelet's `evictionHard`.
+    pub fn limits(&self) -> BTreeMap<String, String> {
+        let all = self.0.iter();
+        all.map(|(signal, limit)| (signal.name().to_owned(), limit.to_string()))
+            .collect()
+    }
+
     /// What pods may use of a host with `capacity`: without what is kept free. Follows `hardEvictionReservation`
     /// (pkg/kubelet/cm).
     pub fn leave(&self, capacity: &BTreeMap<String, String>) -> BTreeMap<String, String> {

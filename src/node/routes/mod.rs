@@ -13,12 +13,14 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::peers::{Cluster, cluster};
+use super::addresses::Addresses;
 use super::failing::Attempts;
 use super::ranges::Ranged;
 use crate::client::events::{Recorder, Tone};
 use crate::client::informer::Informer;
 use crate::meta::addresses::Network;
 use crate::net::routes::{Lack, NodeRouter};
+use crate::zone::ZoneRuntime;
 
 /// How often the routes are checked, as in flannel: a kernel removes them together with a link, without notification.
 const LOOK: Duration = Duration::from_secs(10);
@@ -40,6 +42,15 @@ pub struct Here {
     pub makes_routes: bool,
 }
 
+/// The host's side of it.
+#[derive(Clone)]
+pub struct Side {
+    /// Adds and removes routes.
+    pub router: Arc<dyn NodeRouter>,
+    /// Whose pods use them.
+    pub runtime: Arc<dyn ZoneRuntime>,
+}
+
 /// Whether the pods of other nodes can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
@@ -49,25 +60,38 @@ pub enum Reach {
     Lacking(String),
 }
 
-/// Keeps the routes up to date with the cluster's nodes, until `ends` is cancelled. They stay then, because pods keep
-/// running. Unreachable nodes are reported by events of the node, and through `reach`.
+/// Keeps the routes up to date with the cluster's nodes and the `addresses` of `here`, until `ends` is cancelled. They stay
+/// then as long as pods keep running; an agent that ends without any takes its routes along. Unreachable nodes are reported
+/// by events of the node, and through `reach`.
 pub async fn keep(
     nodes: Informer<Ranged>,
     here: Here,
-    router: Arc<dyn NodeRouter>,
+    addresses: Addresses,
+    host: Side,
     reach: watch::Sender<Option<Reach>>,
     recorder: Recorder,
     ends: CancellationToken,
 ) {
     tokio::select! {
-        () = follow(nodes, here, &*router, reach, recorder) => {}
-        () = ends.cancelled() => {}
+        () = follow(nodes, here, addresses, &*host.router, reach, recorder) => {}
+        () = ends.cancelled() => leave(&*host.router, &*host.runtime).await,
+    }
+}
+
+/// Removes the routes, unless a pod may use them.
+async fn leave(router: &dyn NodeRouter, runtime: &dyn ZoneRuntime) {
+    if !runtime.list().await.is_ok_and(|zones| zones.is_empty()) {
+        return;
+    }
+    if let Err(error) = router.leave().await {
+        tracing::warn!(error, "the routes to the pods of other nodes stay");
     }
 }
 
 async fn follow(
     nodes: Informer<Ranged>,
-    here: Here,
+    mut here: Here,
+    mut addresses: Addresses,
     router: &dyn NodeRouter,
     reach: watch::Sender<Option<Reach>>,
     recorder: Recorder,
@@ -80,6 +104,7 @@ async fn follow(
     let mut attempts = Attempts::new("pods of other nodes are not reached");
     let mut known: Vec<String> = Vec::new();
     loop {
+        here.addresses = addresses.ipv4();
         let all: Vec<Arc<Ranged>> = nodes.all().into_iter().map(|(_, node)| node).collect();
         let Cluster {
             peers,
@@ -119,6 +144,7 @@ async fn follow(
         });
         tokio::select! {
             () = changed.notified() => {}
+            () = addresses.changed() => {}
             () = tokio::time::sleep(LOOK) => {}
         }
     }
@@ -146,7 +172,47 @@ fn reach_of(reasons: &[String]) -> Reach {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::FutureExt as _;
+    use futures::future::BoxFuture;
+
     use super::*;
+    use crate::net::routes::Peer;
+    use crate::zone::simulated::Simulated;
+    use crate::zone::{ZoneName, ZoneNetwork, ZoneSpec};
+
+    /// Counts how often all routes are removed.
+    #[derive(Default)]
+    struct Leaving(AtomicUsize);
+
+    impl NodeRouter for Leaving {
+        fn reach(
+            &self,
+            _: Arc<[Peer]>,
+            _: Arc<[Network]>,
+        ) -> BoxFuture<'_, Result<Vec<Lack>, String>> {
+            std::future::ready(Ok(Vec::new())).boxed()
+        }
+
+        fn leave(&self) -> BoxFuture<'_, Result<(), String>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(Ok(())).boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn routes_stay_as_long_as_pods_run() {
+        let (router, runtime) = (Leaving::default(), Simulated::default());
+        let zone = ZoneName::new("rd-u").expect("legal");
+        let spec = ZoneSpec::new(zone.clone(), ZoneNetwork::Host);
+        runtime.create(&spec).await.expect("created");
+        leave(&router, &runtime).await;
+        assert_eq!(router.0.load(Ordering::Relaxed), 0);
+        runtime.delete(&zone).await.expect("removed");
+        leave(&router, &runtime).await;
+        assert_eq!(router.0.load(Ordering::Relaxed), 1);
+    }
 
     #[test]
     fn of_many_reasons_the_first_are_told() {

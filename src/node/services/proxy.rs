@@ -14,6 +14,7 @@ use super::plan::{Here, asked, plan};
 use super::readiness::Readiness;
 use crate::blocking::blocking;
 use crate::net::services::{ServicePort, ServiceRouter};
+use crate::node::addresses::Addresses;
 
 /// How long nothing may change before the rules are checked: somebody may have flushed them.
 const LOOK: Duration = Duration::from_secs(30);
@@ -25,24 +26,27 @@ const MANY: usize = 1000;
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
 /// Keeps the network up to date with services and their endpoints, until `ends` is cancelled. The last state stays
-/// then, because pods keep running. `place` is the node's place, and `readiness` gets the health.
+/// then, because pods keep running. `addresses` are those of `here`, as they change; `place` is the node's place, and
+/// `readiness` gets the health.
 pub async fn keep(
     services: Services,
     here: Here,
+    addresses: Addresses,
     place: watch::Receiver<Place>,
     router: Arc<dyn ServiceRouter>,
     readiness: Readiness,
     ends: CancellationToken,
 ) {
     tokio::select! {
-        () = follow(services, here, place, &*router, readiness) => {}
+        () = follow(services, here, addresses, place, &*router, readiness) => {}
         () = ends.cancelled() => {}
     }
 }
 
 async fn follow(
     services: Services,
-    here: Here,
+    mut here: Here,
+    mut addresses: Addresses,
     mut place: watch::Receiver<Place>,
     router: &dyn ServiceRouter,
     readiness: Readiness,
@@ -61,12 +65,16 @@ async fn follow(
     // A plan from incomplete lists would remove what pods of an earlier agent use.
     services.services.synced().await;
     services.slices.synced().await;
-    let here = Arc::new(here);
     // What was applied last, and when it is checked again.
     let mut done: Option<(Arc<[ServicePort]>, Instant)> = None;
     let mut health = Ports::default();
     let mut wait = AGAIN[0];
     loop {
+        let now = addresses.ipv4();
+        if here.addresses != now {
+            router.serve_at(now.clone());
+            (here.addresses, done) = (now, None);
+        }
         let (services, here) = (services.clone(), here.clone());
         let zone = place.borrow_and_update().zone.clone();
         let planned = blocking(move || {
@@ -104,6 +112,7 @@ async fn follow(
                     () = changed.notified() => true,
                     // The channel is no longer polled once the node's place is no longer updated.
                     Ok(()) = place.changed() => true,
+                    () = addresses.changed() => true,
                     () = tokio::time::sleep_until(look) => false,
                 };
                 if is_told {

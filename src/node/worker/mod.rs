@@ -20,6 +20,7 @@ use kube::api::Api;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::addresses::Addresses;
 use super::allocations::Allocations;
 use super::machine::{
     Action, Decision, ImageOf, ImageState, Memory, ProbeKind, containers, decide, is_over, later,
@@ -53,7 +54,7 @@ pub struct Shared {
     /// Records events.
     pub recorder: Recorder,
     /// This host's addresses.
-    pub host_ips: Vec<String>,
+    pub addresses: Addresses,
     /// The pressure conditions of the node.
     pub observed: Arc<Observed>,
     /// The allocations of its pods.
@@ -229,7 +230,6 @@ pub fn start(
         changed: changed.clone(),
         memory: Memory {
             last,
-            host_ips: shared.host_ips.clone(),
             ..Memory::default()
         },
         told: told.clone(),
@@ -460,6 +460,7 @@ impl Worker {
             self.refreshed = now;
             self.refresh(&pod);
         }
+        self.memory.host_ips = self.shared.addresses.all();
         let decision = decide(&pod, zone.as_ref(), &mut self.memory, now);
         self.ask_probes(&pod, zone.as_ref());
         // Others may have written over what was reported, as when they believed that the node was down.

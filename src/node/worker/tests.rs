@@ -72,7 +72,7 @@ impl Node {
                 Ipam::in_memory("10.0.0.0/24").expect("a pool"),
             )),
             recorder: events::start(ends.clone()).recorder(client, "kubelet"),
-            host_ips: vec!["192.0.2.1".into()],
+            addresses: Addresses::fixed(["192.0.2.1".into()]),
             observed: Arc::default(),
             allocations: Allocations::new(&BTreeMap::from(capacity)),
         });

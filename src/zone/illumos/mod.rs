@@ -190,7 +190,10 @@ impl IllumosRuntime {
     pub fn router(&self, addresses: Vec<Ipv4Addr>) -> Option<Arc<dyn ServiceRouter>> {
         let rules = self.0.rules.clone();
         match &self.0.settings.network {
-            NetworkConfig::Etherstub(_) => Some(Arc::new(Router { rules, addresses })),
+            NetworkConfig::Etherstub(_) => Some(Arc::new(Router {
+                rules,
+                addresses: parking_lot::Mutex::new(addresses),
+            })),
             NetworkConfig::Direct(_) => None,
         }
     }

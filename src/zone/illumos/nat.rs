@@ -198,10 +198,14 @@ pub struct Router {
     /// The rules to change.
     pub rules: Arc<Rules>,
     /// The host's addresses, except the one on the zones' network.
-    pub addresses: Vec<Ipv4Addr>,
+    pub addresses: parking_lot::Mutex<Vec<Ipv4Addr>>,
 }
 
 impl ServiceRouter for Router {
+    fn serve_at(&self, addresses: Vec<Ipv4Addr>) {
+        *self.addresses.lock() = addresses;
+    }
+
     fn route(&self, ports: Arc<[ServicePort]>) -> BoxFuture<'_, Result<Option<Duration>, String>> {
         async move {
             let rules = &self.rules;
@@ -209,8 +213,9 @@ impl ServiceRouter for Router {
                 // The router of that network is another machine.
                 return Ok(None);
             };
+            let addresses = self.addresses.lock().clone();
             let mut wanted = rules.wanted.lock().await;
-            wanted.services = Some(services::rules(network, &self.addresses, &ports));
+            wanted.services = Some(services::rules(network, &addresses, &ports));
             let made = rules.make(&wanted, &[]).await;
             made.map(|()| None).map_err(|error| error.to_string())
         }

@@ -34,6 +34,7 @@ use super::supervisor::Configuration;
 
 pub use self::home::start_time;
 pub use groups::Groups;
+pub use netlink::address_changes;
 pub use network::Network;
 pub use routes::HostRoutes;
 pub use services::ServiceTable;

@@ -3,7 +3,7 @@
 //! Links are created with ip(8) and rules with nft(8), a batch per step: both are on every host that runs containers,
 //! and their input can be logged and typed by hand.
 
-mod links;
+pub(super) mod links;
 mod ports;
 mod rules;
 

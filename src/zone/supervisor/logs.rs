@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-/// The size at which a log file is rotated, in bytes: kubelet's containerLogMaxSize.
-const MAXIMUM: u64 = 10 << 20;
-/// How many rotated files are kept beside the current one: kubelet's containerLogMaxFiles less one.
-const KEPT: usize = 4;
+use super::{LOG_FILES, LOG_SIZE};
+
+/// How many rotated files are kept beside the current one.
+const KEPT: usize = LOG_FILES - 1;
 /// Longer lines are split, in bytes.
 const LINE: usize = 16 * 1024;
 
@@ -50,7 +50,7 @@ impl Log {
     /// Writes whole lines. On a full disk as many as possible are kept and written with later ones; the container
     /// continues.
     fn write(&mut self, text: &[u8]) {
-        if self.size >= MAXIMUM {
+        if self.size >= LOG_SIZE {
             let rotated = self.rotate();
             if let Err(error) = &rotated
                 && !self.stuck
@@ -234,7 +234,7 @@ mod tests {
             ]
         );
         for _ in 0..6 {
-            log.size = MAXIMUM;
+            log.size = LOG_SIZE;
             lines.take(b"more\n", &mut log);
         }
         assert_eq!(

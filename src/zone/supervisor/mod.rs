@@ -57,6 +57,10 @@ pub use container::run as run_stage;
 #[cfg(target_os = "linux")]
 pub use sandbox::run;
 
+/// The size at which a log file is rotated, in bytes: kubelet's containerLogMaxSize.
+pub const LOG_SIZE: u64 = 10 << 20;
+/// How many files of a log there are at most: kubelet's containerLogMaxFiles.
+pub const LOG_FILES: usize = 5;
 /// The socket in the control directory.
 pub const SOCKET: &str = "agent.sock";
 /// The specification of the zone, in the control directory.

@@ -1,5 +1,6 @@
 //! netlink(7) requests: messages, and sockets that carry them. Each subject has its own module.
 
+mod changes;
 mod netfilter;
 mod routing;
 
@@ -14,6 +15,7 @@ use rustix::net::{
     socket_with,
 };
 
+pub use self::changes::address_changes;
 pub(super) use self::netfilter::Netfilter;
 pub(super) use self::routing::Routing;
 

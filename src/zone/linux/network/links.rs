@@ -5,12 +5,17 @@ use std::net::Ipv4Addr;
 
 use super::ALIAS;
 
-/// Whether this network namespace has a link. `/sys` may belong to another one.
+/// The names of the links of this network namespace. `/sys` may belong to another one.
+pub(in super::super) fn links() -> std::io::Result<BTreeSet<String>> {
+    let text = std::fs::read_to_string("/proc/thread-self/net/dev")?;
+    // Two lines of headings have no colon.
+    let names = text.lines().filter_map(|line| line.split_once(':'));
+    Ok(names.map(|(name, _)| name.trim().to_owned()).collect())
+}
+
+/// Whether this network namespace has a link.
 pub(super) fn exists(link: &str) -> bool {
-    std::fs::read_to_string("/proc/thread-self/net/dev").is_ok_and(|text| {
-        text.lines()
-            .any(|line| line.trim_start().starts_with(&format!("{link}:")))
-    })
+    links().is_ok_and(|links| links.contains(link))
 }
 
 /// Turns IPv6 off on a link of this network namespace: zones have no IPv6 addresses, and a zone that speaks it could

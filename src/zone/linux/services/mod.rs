@@ -14,6 +14,7 @@ mod rules;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,8 @@ const REST: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct ServiceTable {
     state: Arc<Mutex<State>>,
+    /// The addresses of the node from the next change of services on.
+    addresses: Arc<Mutex<Vec<Ipv4Addr>>>,
 }
 
 /// The state of the kernel's table.
@@ -65,6 +68,7 @@ impl ServiceTable {
         pods: Arc<[Network]>,
         ruleset: Arc<Ruleset>,
     ) -> Self {
+        let addresses = Arc::new(Mutex::new(site.addresses.clone()));
         let state = State {
             name: format!("{bridge}-services"),
             site,
@@ -78,6 +82,7 @@ impl ServiceTable {
         };
         ServiceTable {
             state: Arc::new(Mutex::new(state)),
+            addresses,
         }
     }
 
@@ -102,10 +107,15 @@ impl ServiceTable {
 }
 
 impl ServiceRouter for ServiceTable {
+    fn serve_at(&self, addresses: Vec<Ipv4Addr>) {
+        *self.addresses.lock() = addresses;
+    }
+
     fn route(&self, ports: Arc<[ServicePort]>) -> BoxFuture<'_, Result<Option<Duration>, String>> {
-        let state = self.state.clone();
+        let (state, addresses) = (self.state.clone(), self.addresses.lock().clone());
         blocking(move || {
             let mut state = state.lock();
+            state.move_to(addresses);
             let rules = Rules::of(&ports, &state.pods);
             state.carry_out(rules)?;
             state.judge(Fronts::of(&ports));
@@ -117,6 +127,14 @@ impl ServiceRouter for ServiceTable {
 }
 
 impl State {
+    /// Changes the addresses at which node ports are served: the table is then made anew around what it holds.
+    fn move_to(&mut self, addresses: Vec<Ipv4Addr>) {
+        if self.site.addresses != addresses {
+            self.site.addresses = addresses;
+            self.held = None;
+        }
+    }
+
     /// Deletes flows to endpoints that are no longer used. A failure to read flows does not prevent other changes.
     fn judge(&mut self, fronts: Fronts) {
         if self.judged.as_ref() == Some(&fronts) {

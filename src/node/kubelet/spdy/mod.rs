@@ -1,45 +1,67 @@
-//! The part of SPDY/3.1 that streaming clients use: streams with compressed headers, data, half-closing, pings. There
-//! is no flow control, as in the library of those clients.
+//! The part of SPDY/3.1 that streaming clients use: streams with compressed headers, data, half-closing, pings. As in
+//! the library of those clients (github.com/moby/spdystream), there are no windows: what holds back a fast sender is the
+//! connection itself. What was received and not yet taken is bounded per connection ([`WAITING`]).
+
+mod read;
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+use flate2::{Compress, Compression, FlushCompress};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::{Mutex, mpsc};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc};
 
+use self::read::Reader;
 use super::converse::{self, Channel, Work};
 use super::{Body, Refusal, text};
 
 /// The initial dictionary of header compression (section 2.6.10.1 of the protocol).
-const DICTIONARY: &[u8] = include_bytes!("spdy-dictionary.bin");
+const DICTIONARY: &[u8] = include_bytes!("dictionary.bin");
 const SYN_STREAM: u16 = 1;
 const SYN_REPLY: u16 = 2;
 const RST_STREAM: u16 = 3;
 const PING: u16 = 6;
 const GOAWAY: u16 = 7;
 const FIN: u8 = 1;
+/// The reason of RST_STREAM for a stream that was not looked at.
+const REFUSED_STREAM: u32 = 3;
 /// The largest data frame that is written, and how much of a received one is read at once, in bytes.
 const CHUNK: usize = 16 * 1024;
-/// The largest header block, in bytes.
-const HEADERS: usize = 1 << 20;
-/// How many chunks of one stream may wait to be taken.
-const WAITING: usize = 64;
-/// The most streams that may be open at once: two for each forwarded connection.
+/// The largest frame other than data, and the largest decompressed block of headers, in bytes.
+const HEADERS: usize = 16 * 1024;
+/// How many received bytes of all streams of a connection may wait to be taken. Then nothing more is read.
+const WAITING: u32 = 1 << 20;
+/// What a waiting chunk costs besides its bytes.
+const OVERHEAD: u32 = 256;
+/// The most streams that may be open at once: two for each forwarded connection. More are refused.
 const STREAMS: usize = 2_000;
+/// The headers that streams are told apart by.
+const NAMES: [&str; 3] = ["streamtype", "port", "requestid"];
 
 /// A stream opened by the client.
 pub struct Stream {
     /// Its number.
     pub id: u32,
     headers: Vec<(String, String)>,
-    /// Its data, until the client closes its side.
-    pub data: mpsc::Receiver<Bytes>,
+    /// Its data, until the client closes its side. Data that comes after this is dropped is dropped, too.
+    pub data: Data,
+    /// Its place among [`STREAMS`], which it shares with the client's side.
+    _place: Arc<OwnedSemaphorePermit>,
+}
+
+/// The data of a stream.
+pub struct Data(mpsc::UnboundedReceiver<(Bytes, OwnedSemaphorePermit)>);
+
+impl Data {
+    /// The next bytes; None after the client closed its side. Cancel-safe.
+    pub async fn recv(&mut self) -> Option<Bytes> {
+        self.0.recv().await.map(|(bytes, _)| bytes)
+    }
 }
 
 impl Stream {
@@ -86,7 +108,14 @@ impl Writer {
         Self::control(&mut out, SYN_REPLY, 0, &payload).await
     }
 
-    /// Sends data.
+    /// Refuses a stream.
+    async fn refuse(&self, id: u32) -> io::Result<()> {
+        let mut out = self.0.lock().await;
+        let payload = [id.to_be_bytes(), REFUSED_STREAM.to_be_bytes()].concat();
+        Self::control(&mut out, RST_STREAM, 0, &payload).await
+    }
+
+    /// Sends data, once the client reads.
     ///
     /// # Errors
     /// The connection is broken.
@@ -140,151 +169,11 @@ where
     let (opened, streams) = mpsc::channel(32);
     let own = writer.clone();
     tokio::spawn(async move {
-        if let Err(error) = read(from, own, opened).await {
+        if let Err(error) = Reader::new(from, own, opened).run().await {
             tracing::debug!(%error, "a SPDY connection broke");
         }
     });
     (writer, streams)
-}
-
-fn malformed(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
-}
-
-async fn read<R: AsyncRead + Unpin>(
-    mut from: R,
-    writer: Writer,
-    opened: mpsc::Sender<Stream>,
-) -> io::Result<()> {
-    let mut decompress = Decompress::new(true);
-    let mut streams: HashMap<u32, mpsc::Sender<Bytes>> = HashMap::new();
-    loop {
-        let mut head = [0; 8];
-        tokio::select! {
-            // Not cancel-safe, which does not matter: the connection is abandoned then.
-            read = from.read_exact(&mut head) => match read {
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-                other => drop(other?),
-            },
-            () = opened.closed() => return Ok(()),
-        }
-        let word = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
-        let flags = head[4];
-        let length = u32::from_be_bytes([0, head[5], head[6], head[7]]) as usize;
-        if word & 0x8000_0000 == 0 {
-            let id = word;
-            let mut left = length;
-            while left > 0 {
-                let mut chunk = vec![0; left.min(CHUNK)];
-                from.read_exact(&mut chunk).await?;
-                left -= chunk.len();
-                if let Some(stream) = streams.get(&id) {
-                    // Data for a stream that nobody reads any more is dropped.
-                    let _ = stream.send(chunk.into()).await;
-                }
-            }
-            if flags & FIN != 0 {
-                streams.remove(&id);
-            }
-            continue;
-        }
-        if length > HEADERS {
-            return Err(malformed("a frame is too large"));
-        }
-        let mut payload = vec![0; length];
-        from.read_exact(&mut payload).await?;
-        let number = || {
-            payload
-                .get(..4)
-                .map(|four| u32::from_be_bytes([four[0], four[1], four[2], four[3]]) & 0x7fff_ffff)
-        };
-        match (word & 0xffff) as u16 {
-            SYN_STREAM => {
-                let id = number().ok_or_else(|| malformed("a stream without number"))?;
-                let block = payload
-                    .get(10..)
-                    .ok_or_else(|| malformed("a stream without headers"))?;
-                let headers = headers(&mut decompress, block)?;
-                if streams.len() >= STREAMS {
-                    return Err(malformed("too many streams"));
-                }
-                let (sender, data) = mpsc::channel(WAITING);
-                if flags & FIN == 0 {
-                    streams.insert(id, sender);
-                }
-                writer.accept(id).await?;
-                if opened.send(Stream { id, headers, data }).await.is_err() {
-                    return Ok(());
-                }
-            }
-            RST_STREAM => {
-                if let Some(id) = number() {
-                    streams.remove(&id);
-                }
-            }
-            PING => {
-                let mut out = writer.0.lock().await;
-                Writer::control(&mut out, PING, 0, &payload).await?;
-            }
-            GOAWAY => return Ok(()),
-            _ => {}
-        }
-    }
-}
-
-/// The headers in a block; all blocks share one compression state.
-fn headers(decompress: &mut Decompress, block: &[u8]) -> io::Result<Vec<(String, String)>> {
-    let mut whole = Vec::with_capacity(1024);
-    let mut taken = 0;
-    loop {
-        if whole.len() == whole.capacity() {
-            whole.reserve(4096);
-        }
-        if whole.len() > HEADERS {
-            return Err(malformed("headers are too large"));
-        }
-        let before = decompress.total_in();
-        let result = decompress.decompress_vec(&block[taken..], &mut whole, FlushDecompress::Sync);
-        taken += (decompress.total_in() - before) as usize;
-        match result {
-            Ok(Status::Ok | Status::BufError)
-                if taken < block.len() || whole.len() == whole.capacity() => {}
-            Ok(_) => break,
-            Err(error) if error.needs_dictionary().is_some() => {
-                decompress
-                    .set_dictionary(DICTIONARY)
-                    .map_err(|_| malformed("headers of another dictionary"))?;
-            }
-            Err(_) => return Err(malformed("headers cannot be decompressed")),
-        }
-    }
-    let mut rest = whole.as_slice();
-    let number = |rest: &mut &[u8]| -> io::Result<usize> {
-        let (four, behind) = rest
-            .split_first_chunk::<4>()
-            .ok_or_else(|| malformed("headers end early"))?;
-        *rest = behind;
-        Ok(u32::from_be_bytes(*four) as usize)
-    };
-    let string = |rest: &mut &[u8]| -> io::Result<String> {
-        let length = number(rest)?;
-        let (text, behind) = rest
-            .split_at_checked(length)
-            .ok_or_else(|| malformed("headers end early"))?;
-        *rest = behind;
-        Ok(String::from_utf8_lossy(text).into_owned())
-    };
-    let (four, behind) = rest
-        .split_first_chunk::<4>()
-        .ok_or_else(|| malformed("headers end early"))?;
-    let count = u32::from_be_bytes(*four);
-    rest = behind;
-    let mut list = Vec::new();
-    for _ in 0..count {
-        let name = string(&mut rest)?.to_lowercase();
-        list.push((name, string(&mut rest)?));
-    }
-    Ok(list)
 }
 
 /// Whether a client requests SPDY.
@@ -450,69 +339,4 @@ async fn talk(writer: Writer, mut streams: mpsc::Receiver<Stream>, work: Work) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn header_blocks_share_one_compression() {
-        let mut compress = Compress::new(Compression::default(), true);
-        compress.set_dictionary(DICTIONARY).expect("fresh");
-        let mut decompress = Decompress::new(true);
-        for round in 0..3 {
-            let value = format!("stdout-{round}");
-            let mut block = 2u32.to_be_bytes().to_vec();
-            for text in ["Streamtype", &value, "port", "80"] {
-                block.extend_from_slice(&(text.len() as u32).to_be_bytes());
-                block.extend_from_slice(text.as_bytes());
-            }
-            let mut packed = Vec::with_capacity(1024);
-            compress
-                .compress_vec(&block, &mut packed, FlushCompress::Sync)
-                .expect("packed");
-            let list = headers(&mut decompress, &packed).expect("read");
-            assert_eq!(
-                list,
-                [
-                    ("streamtype".into(), value),
-                    ("port".into(), "80".to_owned())
-                ]
-            );
-        }
-        assert!(headers(&mut Decompress::new(true), b"nonsense").is_err());
-    }
-
-    #[tokio::test]
-    async fn streams_are_accepted_and_carry_data_both_ways() {
-        let (client, server) = tokio::io::duplex(1 << 16);
-        let (writer, mut streams) = serve(server);
-        let (mut from, mut to) = tokio::io::split(client);
-        let mut compress = Compress::new(Compression::default(), true);
-        compress.set_dictionary(DICTIONARY).expect("fresh");
-        let mut packed = Vec::with_capacity(256);
-        compress
-            .compress_vec(&[0; 4], &mut packed, FlushCompress::Sync)
-            .expect("packed");
-        let mut frame = 0x8003_0001u32.to_be_bytes().to_vec();
-        frame.extend_from_slice(&(packed.len() as u32 + 10).to_be_bytes());
-        frame.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-        frame.extend_from_slice(&packed);
-        frame.extend_from_slice(&[0, 0, 0, 1, FIN, 0, 0, 2, b'h', b'i']);
-        to.write_all(&frame).await.expect("sent");
-        let mut stream = streams.recv().await.expect("a stream");
-        assert_eq!(stream.data.recv().await.as_deref(), Some(&b"hi"[..]));
-        assert_eq!(stream.data.recv().await, None);
-        let mut head = [0; 8];
-        from.read_exact(&mut head).await.expect("a reply");
-        assert_eq!(&head[..4], &[0x80, 3, 0, 2]);
-        let mut rest = vec![0; u32::from_be_bytes([0, head[5], head[6], head[7]]) as usize];
-        from.read_exact(&mut rest).await.expect("its payload");
-        writer.data(1, b"ho").await.expect("sent");
-        writer.end(1).await.expect("sent");
-        let mut all = [0; 18];
-        from.read_exact(&mut all).await.expect("data");
-        assert_eq!(
-            all,
-            [0, 0, 0, 1, 0, 0, 0, 2, b'h', b'o', 0, 0, 0, 1, FIN, 0, 0, 0]
-        );
-    }
-}
+mod tests;
