@@ -273,6 +273,8 @@ async fn a_status_that_others_wrote_over_is_told_again() {
 async fn how_a_pod_ended_stays_known_until_it_is_told() {
     let mut spec = two();
     spec["restartPolicy"] = json!("Never");
+    // Without this, what is not restarted ends by itself.
+    spec["simulate"] = json!("");
     let node = Node::new(&spec, false);
     node.until_running(&["a/0", "b/0"]).await;
     for name in ["a", "b"] {
