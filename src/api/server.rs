@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::authenticate::Authentication;
 use super::body::{collect, until_dropped};
+use super::cached_documents::Documents;
 use super::flow::{Flow, Remote};
 use super::info::Info;
-use super::made::Documents;
 use super::metrics::{Labels, Metrics};
 use super::negotiate::{self, Accepted, Offer};
 use super::node_metrics::NodeMetrics;
