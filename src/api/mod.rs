@@ -32,11 +32,11 @@ mod render;
 pub mod reply;
 mod route;
 pub mod server;
-mod spoken;
 pub mod table;
 pub mod used;
 pub mod verbs;
 mod wake;
+mod watch_websocket;
 
 /// Why a body broke off.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

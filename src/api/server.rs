@@ -25,7 +25,7 @@ use super::verbs::delete::DeleteOptions;
 use super::verbs::list::ListOptions;
 use super::verbs::write::Write;
 use super::verbs::{self, Target};
-use super::{BoxError, actions, custom, plain, route, spoken};
+use super::{BoxError, actions, custom, plain, route, watch_websocket};
 use crate::admission::Plugin;
 use crate::auth::User;
 use crate::auth::authorize::{Authorizers, check};
@@ -287,9 +287,9 @@ impl Server {
             None => self.verb(&target, parts, body, accepted, warnings).await?,
         };
         let response = render(answer, &target, accepted, parts)?;
-        let spoken = target.info.verb == "watch" && spoken::asked(&parts.headers);
+        let spoken = target.info.verb == "watch" && watch_websocket::asked(&parts.headers);
         Ok(match spoken {
-            true => spoken::watch(response, parts, &self.ends),
+            true => watch_websocket::watch(response, parts, &self.ends),
             false => response,
         })
     }
