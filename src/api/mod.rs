@@ -27,6 +27,7 @@ pub mod pieces;
 mod plain;
 pub mod query;
 pub mod read;
+mod reconcile;
 pub mod registered;
 mod render;
 pub mod reply;
@@ -35,7 +36,6 @@ pub mod server;
 pub mod table;
 pub mod used;
 pub mod verbs;
-mod wake;
 mod watch_websocket;
 
 /// Why a body broke off.
