@@ -23,7 +23,7 @@ mod own_client;
 pub mod own_records;
 pub mod own_service;
 pub mod pieces;
-mod plain;
+mod plain_text;
 pub mod query;
 pub mod read;
 mod reconcile;

@@ -25,7 +25,7 @@ use super::verbs::delete::DeleteOptions;
 use super::verbs::list::ListOptions;
 use super::verbs::write::Write;
 use super::verbs::{self, Target};
-use super::{BoxError, actions, custom, plain, route, watch_websocket};
+use super::{BoxError, actions, custom, plain_text, route, watch_websocket};
 use crate::admission::Plugin;
 use crate::auth::User;
 use crate::auth::authorize::{Authorizers, check};
@@ -113,10 +113,10 @@ impl Server {
     ) -> Response<Body> {
         // CONNECT and OPTIONS may have no path.
         if !parts.uri.path().starts_with('/') {
-            return plain::not_found(&parts.headers);
+            return plain_text::not_found(&parts.headers);
         }
         if info.undetermined {
-            return plain::undetermined(parts);
+            return plain_text::undetermined(parts);
         }
         let limit = match limit(&info, &query) {
             Ok(limit) => limit,
@@ -136,7 +136,7 @@ impl Server {
                 return response;
             }
         }
-        plain::too_late(&parts.headers)
+        plain_text::too_late(&parts.headers)
     }
 
     /// Answers a request once it is let in, for which it waits no longer than `patience`.
@@ -162,7 +162,7 @@ impl Server {
         let entry = self.flow.enter(&user, &info, patience, width).await;
         let mut response = match entry.seats {
             Ok(_seats) => self.permitted(parts, body, info, query, user).await,
-            Err(seconds) => plain::too_many(seconds, &parts.headers),
+            Err(seconds) => plain_text::too_many(seconds, &parts.headers),
         };
         if let Some(uids) = entry.uids {
             let headers = response.headers_mut();
@@ -226,12 +226,12 @@ impl Server {
     ) -> Result<Response<Body>, Status> {
         let registry = self.cluster.registry();
         let Some(group) = registry.group(&info.group) else {
-            return Ok(plain::not_found(&parts.headers));
+            return Ok(plain_text::not_found(&parts.headers));
         };
         let made = group.custom;
         let Some((resource, version)) = route::find(&registry, group, &info) else {
             return if made {
-                Ok(plain::not_found(&parts.headers))
+                Ok(plain_text::not_found(&parts.headers))
             } else {
                 Err(Status::no_such_resource())
             };
