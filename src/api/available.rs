@@ -8,8 +8,8 @@ use http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
 use super::own_client::put;
+use super::reconcile;
 use super::server::Server;
-use super::wake;
 use crate::meta::time;
 use crate::schema::Value;
 use crate::store::ResourcePrefix;
@@ -32,7 +32,7 @@ pub async fn keep(server: Arc<Server>, ends: CancellationToken) {
             ensure(&server, api).await;
         }
     };
-    wake::keep(server, ends, causes, look).await;
+    reconcile::keep(server, ends, causes, look).await;
 }
 
 /// The changes to wait for. As long as no API service refers to a service, changes of services do not matter.

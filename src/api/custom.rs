@@ -15,7 +15,7 @@ use crate::schema::decode::Decoded;
 use crate::schema::types::SchemaRef;
 use crate::schema::{Value, json, structural};
 
-use super::info::Info;
+use super::request_info::Info;
 
 /// Whether a request's path fits the scope of a custom resource; other paths get a plain 404.
 pub fn in_scope(resource: &Resource, info: &Info) -> bool {

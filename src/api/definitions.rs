@@ -8,8 +8,8 @@ use http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
 use super::own_client::put;
+use super::reconcile;
 use super::server::Server;
-use super::wake;
 use crate::meta::time;
 use crate::resources::custom::conditions::{self, Next};
 use crate::resources::custom::definition::PREFIX;
@@ -23,7 +23,7 @@ pub const TASK: &str = "status of custom resource definitions";
 /// Does what is next for every definition until `ends` is cancelled.
 pub async fn keep(server: Arc<Server>, ends: CancellationToken) {
     let look = |server: Arc<Server>| async move { while ensure(&server).await {} };
-    wake::keep(server, ends, causes, look).await;
+    reconcile::keep(server, ends, causes, look).await;
 }
 
 /// The changes to wait for: all definitions, and the instances of those that are being deleted.

@@ -3,11 +3,11 @@
 use http::request::Parts;
 use http::{Method, Response, header};
 
-use super::info::Info;
 use super::negotiate::{self, Accepted, Format, Offer};
-use super::plain::not_found;
+use super::plain_text::not_found;
 use super::query::Query;
 use super::reply::{self, Body};
+use super::request_info::Info;
 use super::server::Server;
 use super::{discovery, health, openapi};
 use crate::meta::Status;

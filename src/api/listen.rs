@@ -91,7 +91,7 @@ pub async fn serve(
                 let is_large = aside::is_large(&request);
                 let answering = async move {
                     if url::path_unescape(request.uri().path()).is_err() {
-                        return Ok(super::plain::unreadable().map(|body| until(body, ends)));
+                        return Ok(super::plain_text::unreadable().map(|body| until(body, ends)));
                     }
                     let audit_id = audit_id(request.headers());
                     let judged = authentication.authenticate(request.headers_mut(), &peer);

@@ -11,9 +11,9 @@ use parking_lot::Mutex;
 
 use super::body::until_dropped;
 use super::documents::PATHS;
-use super::info::Info;
 use super::query::Query;
 use super::reply::Body;
+use super::request_info::Info;
 use crate::meta::prometheus::{Families, Histogram, Sources};
 use crate::meta::version;
 use crate::resources::Registry;

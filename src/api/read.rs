@@ -1,7 +1,10 @@
 //! Decodes bodies to objects: the declared kind, and typed decoding, with upstream's errors.
 
-use std::collections::HashMap;
+mod kinds;
+mod strict;
 
+use self::kinds::{foreign, not_of_internal_kind, not_of_kind};
+use self::strict::{STRICT, as_written, in_order};
 use super::negotiate::Format;
 use super::query::{FieldValidation, WriteOptions};
 use crate::meta::Status;
@@ -11,11 +14,11 @@ use crate::resources::{Resource, gvk_type, registry};
 use crate::schema::decode::{self, Decoded};
 use crate::schema::{Object, Value, builtin, json, proto, yaml};
 
+pub use self::kinds::deletes;
+pub use self::strict::{judge, unknown};
+
 /// The largest accepted body, in bytes.
 pub const MAX_BODY: usize = 3 << 20;
-/// How many unknown or duplicate members are reported, as in `sigs.k8s.io/json`.
-const STRICT: usize = 100;
-
 /// The kind that a body must have.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
@@ -322,187 +325,6 @@ fn is_passed_over(text: &str, unknown: &[String]) -> bool {
     })
 }
 
-/// Restores the number in a decoding error to the way it was written: `2.0` instead of `2`.
-fn as_written(cause: String, floats: &[Box<str>]) -> String {
-    let shown = |text: &str| json::to_string(&Value::Float(text.parse().unwrap_or_default()));
-    let Some((_, rest)) = cause.split_once("cannot unmarshal number ") else {
-        return cause;
-    };
-    let number = rest.split(' ').next().unwrap_or_default();
-    match floats.iter().find(|text| shown(text) == number) {
-        Some(text) => cause.replacen(&format!("number {number} "), &format!("number {text} "), 1),
-        None => cause,
-    }
-}
-
-/// Sorts messages about members in document order: a duplicate counts where it is repeated.
-fn in_order(told: &mut [String], order: &[String]) {
-    let mut met: HashMap<String, [usize; 2]> = HashMap::new();
-    for (index, member) in order.iter().enumerate() {
-        let place = met.entry(quoted(member)).or_insert([index, 0]);
-        if place[1] == 0 && place[0] != index {
-            place[1] = index;
-        }
-    }
-    told.sort_by_key(|text| {
-        let (nth, path) = match text.strip_prefix("duplicate field ") {
-            Some(path) => (1, path),
-            None => (0, text.strip_prefix("unknown field ").unwrap_or_default()),
-        };
-        met.get(path).map(|place| place[nth])
-    });
-}
-
-/// The messages about unknown members.
-pub fn unknown(paths: &[String]) -> impl Iterator<Item = String> {
-    paths
-        .iter()
-        .map(|path| format!("unknown field {}", quoted(path)))
-}
-
-/// Handles what strict decoding would reject: as warnings, as an error, or not at all.
-///
-/// # Errors
-/// All messages in one text, if validation is strict.
-pub fn judge(
-    told: Vec<String>,
-    validation: FieldValidation,
-    warnings: &mut Vec<String>,
-) -> Result<(), String> {
-    match validation {
-        FieldValidation::Strict if !told.is_empty() => {
-            return Err(format!("strict decoding error: {}", strict(&told)));
-        }
-        FieldValidation::Warn => warnings.extend(told),
-        _ => {}
-    }
-    Ok(())
-}
-
-/// The messages of strict decoding in one text: duplicates in YAML are one error with many lines.
-fn strict(told: &[String]) -> String {
-    let twice = told.iter().take_while(|text| text.starts_with("line "));
-    let twice: Vec<&str> = twice.map(String::as_str).collect();
-    let mut texts = Vec::with_capacity(told.len());
-    if !twice.is_empty() {
-        texts.push(format!("yaml: unmarshal errors:\n  {}", twice.join("\n  ")));
-    }
-    texts.extend_from_slice(&told[twice.len()..]);
-    texts.join(", ")
-}
-
-/// The error for a body of another kind or version.
-fn foreign(group: &str, version: &str, kind: &str, expected: Expected<'_>) -> Status {
-    let said = registry::api_version(group, version);
-    let known = gvk_type(group, version, kind).is_some();
-    if kind == expected.kind && (known || is_past(group, version, kind)) {
-        return Status::bad_request(format!(
-            "the API version in the data ({said}) does not match the expected API version ({})",
-            expected.api_version()
-        ));
-    }
-    let cause = not_of_kind(group, version, kind, expected);
-    Status::bad_request(format!(
-        "{kind} in version {} cannot be handled as a {}: {cause}",
-        quoted(version),
-        expected.kind
-    ))
-}
-
-/// The kinds that exist in any version.
-const UNVERSIONED: [&str; 8] = [
-    "APIGroup",
-    "APIGroupList",
-    "APIResourceList",
-    "APIVersions",
-    "CreateOptions",
-    "DeleteOptions",
-    "Status",
-    "UpdateOptions",
-];
-
-/// The other kinds of `meta.k8s.io/v1`.
-const META: [&str; 8] = [
-    "GetOptions",
-    "ListOptions",
-    "PartialObjectMetadata",
-    "PartialObjectMetadataList",
-    "PatchOptions",
-    "Table",
-    "TableOptions",
-    "WatchEvent",
-];
-
-/// Rejects deletion options that declare another kind, for resources that know only the shared kinds.
-///
-/// # Errors
-/// Upstream's text.
-pub fn deletes(value: &Value) -> Result<(), String> {
-    let said = match value.str("apiVersion") {
-        "" => "meta.k8s.io/v1",
-        said => said,
-    };
-    let kind = value.str("kind");
-    if said.matches('/').count() > 1 {
-        return Err(format!("unexpected GroupVersion string: {said}"));
-    }
-    if matches!(kind, "" | "DeleteOptions") {
-        return Ok(());
-    }
-    if UNVERSIONED.contains(&kind) || (said == "meta.k8s.io/v1" && META.contains(&kind)) {
-        return Err(format!(
-            "converting (v1.{kind}) to (v1.DeleteOptions): unknown conversion"
-        ));
-    }
-    let (group, version) = said.split_once('/').unwrap_or(("", said));
-    Err(unregistered(group, version, kind))
-}
-
-fn unregistered(group: &str, version: &str, kind: &str) -> String {
-    format!(
-        "no kind {} is registered for version {} in scheme \"pkg/runtime/scheme.go:111\"",
-        quoted(kind),
-        quoted(&registry::api_version(group, version))
-    )
-}
-
-/// Why an object of another kind cannot be decoded as the expected one.
-fn not_of_kind(group: &str, version: &str, kind: &str, expected: Expected<'_>) -> String {
-    if gvk_type(group, version, kind).is_none() && !is_past(group, version, kind) {
-        return unregistered(group, version, kind);
-    }
-    format!(
-        "converting ({version}.{kind}) to ({}.{}): unknown conversion",
-        package(expected.group),
-        expected.kind
-    )
-}
-
-/// Why an object of another kind cannot be decoded as the expected one, if it declares no version.
-fn not_of_internal_kind(kind: &str, expected: Expected<'_>) -> String {
-    let Expected { group, version, .. } = expected;
-    if gvk_type(group, version, kind).is_none() {
-        return format!(
-            "no kind {} is registered for the internal version of group {} in scheme \"pkg/runtime/scheme.go:111\"",
-            quoted(kind),
-            quoted(group)
-        );
-    }
-    let package = package(group);
-    format!(
-        "converting ({package}.{kind}) to ({package}.{}): unknown conversion",
-        expected.kind
-    )
-}
-
-/// The Go package of a group's internal types.
-fn package(group: &str) -> &str {
-    match group {
-        "" => "core",
-        group => group.split('.').next().unwrap_or_default(),
-    }
-}
-
 /// Decodes a patched object as the kind that it declares, which must be the expected one. Without a version it is
 /// decoded as upstream's internal type, whose fields have no JSON names: all fields are unknown.
 ///
@@ -562,16 +384,4 @@ pub fn patched(mut value: Value, expected: Expected<'_>) -> Result<Decoded, Stri
     let go_type = format!("{version}.{kind}");
     let decoded = decode::decode(value, builtin::named(type_name), &go_type)?;
     if ours { Ok(decoded) } else { Err(refusal()) }
-}
-
-/// Kinds of versions that upstream still decodes but does not serve: a line for each version.
-const PAST: &str = include_str!("past_kinds.txt");
-
-/// Whether a kind is one of those in [`PAST`]. Only used for errors.
-fn is_past(group: &str, version: &str, kind: &str) -> bool {
-    let api_version = registry::api_version(group, version);
-    PAST.lines().any(|line| {
-        let mut words = line.split(' ');
-        words.next() == Some(&*api_version) && words.any(|word| word == kind)
-    })
 }

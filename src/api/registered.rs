@@ -8,8 +8,8 @@ use http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
 use super::own_client::{delete, post, put};
+use super::reconcile;
 use super::server::Server;
-use super::wake;
 use crate::resources::custom::definition::PREFIX;
 use crate::resources::registry::{served, service_name};
 use crate::schema::{Key, Object, Value};
@@ -44,7 +44,7 @@ pub async fn keep(server: Arc<Server>, ends: CancellationToken) {
             step.take(&server).await;
         }
     };
-    wake::keep(server, ends, causes, look).await;
+    reconcile::keep(server, ends, causes, look).await;
 }
 
 fn causes(server: &Server) -> Vec<ResourcePrefix> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::info::Info;
 use super::negotiate::Offer;
+use super::request_info::Info;
 use super::verbs::Target;
 use super::{custom, table};
 use crate::meta::Status;

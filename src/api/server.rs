@@ -11,9 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::authenticate::Authentication;
 use super::body::{collect, until_dropped};
+use super::cached_documents::Documents;
 use super::flow::{Flow, Remote};
-use super::info::Info;
-use super::made::Documents;
 use super::metrics::{Labels, Metrics};
 use super::negotiate::{self, Accepted, Offer};
 use super::node_metrics::NodeMetrics;
@@ -21,11 +20,12 @@ use super::query::{Query, WriteOptions};
 use super::read::{self, Expected};
 use super::render::render;
 use super::reply::{self, Body, Reply};
+use super::request_info::Info;
 use super::verbs::delete::DeleteOptions;
 use super::verbs::list::ListOptions;
 use super::verbs::write::Write;
 use super::verbs::{self, Target};
-use super::{BoxError, actions, custom, plain, route, spoken};
+use super::{BoxError, actions, custom, plain_text, route, watch_websocket};
 use crate::admission::Plugin;
 use crate::auth::User;
 use crate::auth::authorize::{Authorizers, check};
@@ -113,10 +113,10 @@ impl Server {
     ) -> Response<Body> {
         // CONNECT and OPTIONS may have no path.
         if !parts.uri.path().starts_with('/') {
-            return plain::not_found(&parts.headers);
+            return plain_text::not_found(&parts.headers);
         }
         if info.undetermined {
-            return plain::undetermined(parts);
+            return plain_text::undetermined(parts);
         }
         let limit = match limit(&info, &query) {
             Ok(limit) => limit,
@@ -136,7 +136,7 @@ impl Server {
                 return response;
             }
         }
-        plain::too_late(&parts.headers)
+        plain_text::too_late(&parts.headers)
     }
 
     /// Answers a request once it is let in, for which it waits no longer than `patience`.
@@ -162,7 +162,7 @@ impl Server {
         let entry = self.flow.enter(&user, &info, patience, width).await;
         let mut response = match entry.seats {
             Ok(_seats) => self.permitted(parts, body, info, query, user).await,
-            Err(seconds) => plain::too_many(seconds, &parts.headers),
+            Err(seconds) => plain_text::too_many(seconds, &parts.headers),
         };
         if let Some(uids) = entry.uids {
             let headers = response.headers_mut();
@@ -226,12 +226,12 @@ impl Server {
     ) -> Result<Response<Body>, Status> {
         let registry = self.cluster.registry();
         let Some(group) = registry.group(&info.group) else {
-            return Ok(plain::not_found(&parts.headers));
+            return Ok(plain_text::not_found(&parts.headers));
         };
         let made = group.custom;
         let Some((resource, version)) = route::find(&registry, group, &info) else {
             return if made {
-                Ok(plain::not_found(&parts.headers))
+                Ok(plain_text::not_found(&parts.headers))
             } else {
                 Err(Status::no_such_resource())
             };
@@ -287,9 +287,9 @@ impl Server {
             None => self.verb(&target, parts, body, accepted, warnings).await?,
         };
         let response = render(answer, &target, accepted, parts)?;
-        let spoken = target.info.verb == "watch" && spoken::asked(&parts.headers);
+        let spoken = target.info.verb == "watch" && watch_websocket::asked(&parts.headers);
         Ok(match spoken {
-            true => spoken::watch(response, parts, &self.ends),
+            true => watch_websocket::watch(response, parts, &self.ends),
             false => response,
         })
     }
@@ -454,32 +454,4 @@ fn limit(info: &Info, query: &Query) -> Result<Option<Duration>, Status> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_has_the_time_that_it_says_and_no_more_than_a_minute() {
-        let limited = |path: &str, query: &str| {
-            let query = Query::parse(query);
-            limit(&Info::of(&Method::GET, path, &query), &query)
-        };
-        let seconds = |seconds| Some(Duration::from_secs(seconds));
-        for (path, query, expected) in [
-            ("/api/v1/pods", "", seconds(60)),
-            ("/api/v1/pods", "timeout=", seconds(60)),
-            ("/api/v1/pods", "timeout=0", seconds(60)),
-            ("/api/v1/pods", "timeout=-5s", seconds(60)),
-            ("/api/v1/pods", "timeout=1h", seconds(60)),
-            ("/api/v1/pods", "timeout=5s&timeout=1s", seconds(5)),
-            ("/api/v1/pods", "timeout=1ns", Some(Duration::from_nanos(1))),
-            ("/version", "timeout=1m0s", seconds(60)),
-            ("/api/v1/pods", "timeout=5s&watch=1", None),
-            ("/api/v1/pods", "timeout=x&watch=1", None),
-            ("/api/v1/namespaces/n/pods/p/log", "timeout=5s", None),
-        ] {
-            assert_eq!(limited(path, query), Ok(expected), "{path}?{query}");
-        }
-        let refused = limited("/version", "timeout=5").unwrap_err();
-        assert_eq!(refused.code, 400);
-    }
-}
+mod tests;

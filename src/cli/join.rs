@@ -2,35 +2,38 @@
 //! node. Follows k8s.io/kubernetes/cmd/kubelet/app/server.go (buildKubeletClientConfig) and
 //! pkg/kubelet/certificate/bootstrap.
 
+mod error;
+mod renewal;
+mod standing;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use clap::ArgAction;
-use kube::config::Kubeconfig;
 use parking_lot::Mutex;
-use rustls::pki_types::CertificateDer;
-use tokio_util::sync::CancellationToken;
 
+use self::renewal::{Renewal, Shown, by_file, kept};
+use self::standing::{Read, Standing, Way, read, standing, way};
 use super::agent::SERVERS;
 use super::discover::{self, DiscoverError, chain};
 use super::patient::patient;
 use crate::auth::kubeconfig::{self, Cluster};
-use crate::auth::pki::{Pair, Serving, Wanted};
+use crate::auth::pki::{Pair, Serving};
 use crate::auth::tokens::bootstrap;
 use crate::client::Changing;
 use crate::client::errors::reason;
 use crate::meta::{pem, time};
 use crate::node::addresses::Addresses;
 use crate::node::certificates::ask::{self, AskError};
-use crate::node::certificates::store::{Store, StoreError};
-use crate::node::certificates::upkeep::{self, Holder};
+use crate::node::certificates::store::Store;
+use crate::node::certificates::upkeep::{self, Holder as _};
 use crate::node::certificates::{self, Purpose};
 use crate::node::kubelet::configz::JoinedBy;
 use crate::private;
 use crate::supervise::Task;
+
+pub use self::error::JoinError;
 
 /// The flags of who joins; names and meanings are kubelet's where it has them, else kubeadm's.
 #[derive(clap::Args)]
@@ -98,113 +101,6 @@ pub(super) fn token(text: &str) -> Result<String, String> {
     }
 }
 
-/// Why an API server cannot be joined. Each says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum JoinError {
-    /// A kubeconfig.
-    #[error("cannot use the kubeconfig {}: {cause}", path.display())]
-    Kubeconfig {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        cause: String,
-    },
-    /// The node's credentials are too old, and there are none to ask for others.
-    #[error(
-        "the client certificate of {} was valid until {until}: run `reddwarf token create` on the host of the API server, and start the agent with the line that it prints",
-        path.display()
-    )]
-    Ended {
-        /// The kubeconfig.
-        path: PathBuf,
-        /// Until when, as text.
-        until: String,
-    },
-    /// The file with the token.
-    #[error("cannot use the token file {}: {cause}", path.display())]
-    TokenFile {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        cause: String,
-    },
-    /// The command line names neither of them.
-    #[error("there is nothing to join by: give --bootstrap-kubeconfig, or --server and --token")]
-    Nothing,
-    /// What joins has many nodes.
-    #[error(
-        "a certificate is of one node: leave --simulated-nodes away, or join by a --kubeconfig of somebody who may be all of them"
-    )]
-    Many,
-    /// Who the API server is.
-    #[error(transparent)]
-    Discover(#[from] DiscoverError),
-    /// The token.
-    #[error(
-        "the API server {url} does not take the token or certificate that this node was given to join by: it has expired, or was deleted; run `reddwarf token create` on its host and type the line that it prints"
-    )]
-    Refused {
-        /// Its URL.
-        url: String,
-    },
-    /// The certificate.
-    #[error("{}", told(.0))]
-    Ask(#[from] AskError),
-    /// Where certificates are kept.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-fn told(error: &AskError) -> String {
-    match error {
-        AskError::Api { what, cause } if !matches!(cause, kube::Error::Api(_)) => {
-            format!("the {what} cannot be asked for: {}", chain(cause))
-        }
-        other => other.to_string(),
-    }
-}
-
-/// What a kubeconfig is good for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Standing {
-    /// There is no such file.
-    Missing,
-    /// It cannot be used: why.
-    Useless(String),
-    /// It has no client certificate, but is one.
-    Other,
-    /// Its client certificate is valid, or was until then, in seconds since 1970.
-    Certificate(i64),
-}
-
-/// What is done where there is such a kubeconfig at `now`.
-#[derive(Debug, PartialEq, Eq)]
-enum Way {
-    /// It is used.
-    Use,
-    /// Other credentials are used to ask for new ones.
-    Bootstrap,
-    /// Neither can be done.
-    Fail,
-}
-
-/// Upstream's rule: what is there counts as long as it is a valid certificate's, and what could replace it is not looked at.
-fn way(standing: &Standing, can_bootstrap: bool, now: i64) -> Way {
-    match (standing, can_bootstrap) {
-        (Standing::Certificate(until), _) if now <= *until => Way::Use,
-        (Standing::Other, false) => Way::Use,
-        (_, true) => Way::Bootstrap,
-        (_, false) => Way::Fail,
-    }
-}
-
-/// A kubeconfig as it was read.
-struct Read {
-    config: kube::Config,
-    /// The client certificate in it, or in the file that it names.
-    pair: Option<Pair>,
-}
-
 /// An API server that was joined.
 pub(super) struct Joined {
     /// The way to it, with the credentials of the moment.
@@ -228,61 +124,6 @@ pub(super) struct Joining<'a> {
     pub data: &'a Path,
     /// The nodes that it runs.
     pub names: &'a [String],
-}
-
-/// Reads a kubeconfig, and the certificate that it names.
-async fn read(path: &Path) -> Result<Read, Standing> {
-    let useless = |error: &dyn std::fmt::Display| Standing::Useless(super::brief(error));
-    match std::fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Standing::Missing);
-        }
-        Err(error) => return Err(useless(&error)),
-        Ok(_) => {}
-    }
-    let file = Kubeconfig::read_from(path).map_err(|error| useless(&error))?;
-    let config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await;
-    let config = config.map_err(|error| useless(&error))?;
-    let who = &config.auth_info;
-    let has = who.client_certificate.is_some() || who.client_certificate_data.is_some();
-    if !has {
-        return Ok(Read { config, pair: None });
-    }
-    // Secrets are shown by being written.
-    let who = serde_json::to_value(who).map_err(|error| useless(&error))?;
-    let text = |name: &str| {
-        let of = |key: &str| who.get(key).and_then(serde_json::Value::as_str);
-        text_of(of(&format!("{name}-data")), of(name))
-    };
-    let certificate = text("client-certificate");
-    let pair = certificate.and_then(|certificate| Pair::read(&certificate, &text("client-key")?));
-    match pair {
-        Ok(pair) => Ok(Read {
-            config,
-            pair: Some(pair),
-        }),
-        Err(why) => Err(Standing::Useless(format!("its client certificate: {why}"))),
-    }
-}
-
-/// What a kubeconfig holds, or the file that it names.
-fn text_of(data: Option<&str>, path: Option<&str>) -> Result<String, String> {
-    if let Some(data) = data {
-        let bytes = STANDARD.decode(data).map_err(|error| error.to_string())?;
-        return String::from_utf8(bytes).map_err(|error| error.to_string());
-    }
-    let path = path.ok_or("one of certificate and key is missing")?;
-    std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))
-}
-
-fn standing(read: &Result<Read, Standing>) -> Standing {
-    match read {
-        Err(standing) => standing.clone(),
-        Ok(Read { pair: None, .. }) => Standing::Other,
-        Ok(Read {
-            pair: Some(pair), ..
-        }) => Standing::Certificate(pair.not_after),
-    }
 }
 
 impl Joining<'_> {
@@ -473,30 +314,6 @@ fn read_token(path: &Path) -> Result<String, JoinError> {
     })
 }
 
-/// The certificate that a store has, if it is good for what is wanted here and now.
-fn kept(store: &Store, authority: &[Vec<u8>], wanted: &Wanted) -> Result<Option<Pair>, StoreError> {
-    let authority: Vec<CertificateDer<'_>> = authority
-        .iter()
-        .map(|one| CertificateDer::from(one.as_slice()))
-        .collect();
-    let kept = store.current()?.filter(|pair| {
-        pair.subject == wanted.subject && pair.not_after >= time::now() && pair.is_of(&authority)
-    });
-    Ok(kept)
-}
-
-/// A way whose credentials are those of a store.
-fn by_file(config: &kube::Config, store: &Store) -> kube::Config {
-    let mut config = config.clone();
-    let path = store.path().display().to_string();
-    config.auth_info = kube::config::AuthInfo {
-        client_certificate: Some(path.clone()),
-        client_key: Some(path),
-        ..kube::config::AuthInfo::default()
-    };
-    config
-}
-
 /// Writes the kubeconfig that names the file with the node's certificate and key.
 fn write(path: &Path, config: &kube::Config, identity: &Path) -> std::io::Result<()> {
     let authorities: Option<String> = config.root_cert.as_ref().map(|all| {
@@ -546,103 +363,6 @@ async fn answers(client: &kube::Client, url: &str) -> Result<(), JoinError> {
                 return Err(DiscoverError::Silent { url, why }.into());
             }
         }
-    }
-}
-
-/// Keeps the client certificate of a node renewed.
-struct Renewal {
-    store: Store,
-    wanted: Wanted,
-    held: Mutex<Option<Pair>>,
-    /// The way to the API server, without the node's own credentials.
-    config: kube::Config,
-    changing: Changing,
-    /// Who may ask where the node's own certificate has ended.
-    bootstrap: Option<kube::Client>,
-}
-
-impl Holder for Renewal {
-    fn take(&self, pair: &Pair) {
-        *self.held.lock() = Some(pair.clone());
-        match patient(by_file(&self.config, &self.store)) {
-            Ok(client) => self.changing.replace(client),
-            Err(error) => tracing::error!(%error, "the renewed client certificate is not used"),
-        }
-    }
-
-    fn lost(&self) {
-        *self.held.lock() = None;
-        tracing::error!(
-            "the client certificate of this node has ended: the API server does not know it any more; unless another one is issued soon, run `reddwarf token create` on its host and start the agent with the line that it prints"
-        );
-    }
-
-    fn client(&self, held: Option<&Pair>) -> kube::Client {
-        match (&self.bootstrap, held) {
-            (Some(bootstrap), None) => bootstrap.clone(),
-            _ => self.changing.client(),
-        }
-    }
-}
-
-/// Shows the certificate that the cluster's signer issued for a node.
-struct Shown {
-    store: Store,
-    authority: Vec<Vec<u8>>,
-    serving: Arc<Serving>,
-    /// The name and addresses of the node.
-    names: Mutex<Vec<String>>,
-    client: kube::Client,
-}
-
-impl Shown {
-    /// Keeps the certificate renewed, and asks for another one when the node has other addresses, until `ends` is cancelled.
-    async fn keep(&self, node: &str, mut addresses: Addresses, ends: CancellationToken) {
-        loop {
-            let now = addresses.all();
-            let names = [node.to_owned()].into_iter().chain(now.iter().cloned());
-            *self.names.lock() = names.collect();
-            let wanted = certificates::serving(node, &now);
-            let kept = async {
-                match wanted {
-                    Some(wanted) => self.renew(&wanted, ends.clone()).await,
-                    // Upstream asks for none without an address.
-                    None => ends.cancelled().await,
-                }
-            };
-            tokio::select! {
-                () = kept => return,
-                // A request that is waited for is abandoned: it is for the wrong addresses.
-                () = addresses.changed() => {}
-            }
-        }
-    }
-
-    async fn renew(&self, wanted: &Wanted, ends: CancellationToken) {
-        let held = kept(&self.store, &self.authority, wanted).unwrap_or_else(|error| {
-            tracing::warn!(%error, "the serving certificate that was kept is not used");
-            None
-        });
-        if held.is_none() {
-            self.lost();
-        }
-        upkeep::keep(&self.store, wanted, held, self, ends).await;
-    }
-}
-
-impl Holder for Shown {
-    fn take(&self, pair: &Pair) {
-        self.serving.show(pair);
-    }
-
-    fn lost(&self) {
-        if let Err(error) = self.serving.show_self_signed(&self.names.lock()) {
-            tracing::error!(%error, "the node serves with a certificate that has ended");
-        }
-    }
-
-    fn client(&self, _: Option<&Pair>) -> kube::Client {
-        self.client.clone()
     }
 }
 
@@ -700,84 +420,4 @@ impl Joined {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_there_counts_as_long_as_it_is_good() {
-        use Standing::*;
-        for (standing, can_bootstrap, expected) in [
-            (Missing, true, Way::Bootstrap),
-            (Missing, false, Way::Fail),
-            (Useless("a".to_owned()), true, Way::Bootstrap),
-            (Useless("a".to_owned()), false, Way::Fail),
-            (Other, true, Way::Bootstrap),
-            (Other, false, Way::Use),
-            (Certificate(100), true, Way::Use),
-            (Certificate(100), false, Way::Use),
-            (Certificate(99), true, Way::Bootstrap),
-            (Certificate(99), false, Way::Fail),
-        ] {
-            let told = way(&standing, can_bootstrap, 100);
-            assert_eq!(told, expected, "{standing:?} {can_bootstrap}");
-        }
-    }
-
-    #[test]
-    fn servers_are_named_by_url_or_as_kubeadm_names_them() {
-        for (text, expected) in [
-            ("https://192.0.2.1:6443", Some("https://192.0.2.1:6443/")),
-            ("192.0.2.1:6443", Some("https://192.0.2.1:6443/")),
-            ("https://[fd00::1]:6443/", Some("https://[fd00::1]:6443/")),
-            ("http://192.0.2.1:6443", None),
-            ("https://192.0.2.1/a", None),
-            ("", None),
-        ] {
-            let told = server(text).ok().map(|url| url.to_string());
-            assert_eq!(told.as_deref(), expected, "{text}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_kubeconfig_that_is_written_is_read_again() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let pki = crate::auth::pki::Pki::open(dir.path(), [""; 0]).expect("keys");
-        let issued = pki
-            .issue_client("system:node:n", "system:nodes", time::now(), 1)
-            .expect("issued");
-        let identity = dir.path().join("a \"b\".pem");
-        let text = format!("{}{}", issued.certificate, issued.key);
-        std::fs::write(&identity, text).expect("written");
-        let mut config = kube::Config::new("https://192.0.2.1:6443".parse().expect("a URL"));
-        let roots = pem::blocks(pki.ca_pem())
-            .into_iter()
-            .map(|block| block.bytes);
-        config.root_cert = Some(roots.collect());
-        config.tls_server_name = Some("n.example".to_owned());
-        let path = dir.path().join("kubelet.conf");
-        assert_eq!(read(&path).await.map(|_| ()), Err(Standing::Missing));
-        write(&path, &config, &identity).expect("written");
-        let again = read(&path)
-            .await
-            .unwrap_or_else(|wrong| panic!("{wrong:?}"));
-        assert_eq!(again.config.cluster_url, config.cluster_url);
-        assert_eq!(again.config.root_cert, config.root_cert);
-        assert_eq!(again.config.tls_server_name, config.tls_server_name);
-        let pair = again.pair.expect("a certificate");
-        assert_eq!(pair.subject, certificates::subject("n"));
-        let authority = config.root_cert.unwrap_or_default();
-        let authority: Vec<_> = authority.into_iter().map(CertificateDer::from).collect();
-        assert!(pair.is_of(&authority) && !pair.is_of(&[]));
-
-        std::fs::write(&identity, "").expect("written");
-        assert!(
-            matches!(read(&path).await, Err(Standing::Useless(_))),
-            "an empty file"
-        );
-        std::fs::write(&path, "").expect("written");
-        assert!(
-            matches!(read(&path).await, Err(Standing::Useless(_))),
-            "an empty kubeconfig"
-        );
-    }
-}
+mod tests;

@@ -1,13 +1,19 @@
 //! Field errors and the cursor that makes them: validation walks an object with [`At`], which carries the path,
 //! and collects [`Errors`]. Follows k8s.io/apimachinery/pkg/util/validation/field.
 
-use std::fmt::{self, Write as _};
-use std::sync::LazyLock;
+mod at;
+mod shown;
+
+use std::fmt;
 
 use indexmap::IndexSet;
 
 use super::budget::Budget;
-use crate::schema::{Value, json};
+use crate::schema::Value;
+
+pub use self::at::At;
+pub(super) use self::shown::typed;
+pub use self::shown::{is_print, quoted, shown};
 
 /// A field path, as a chain on the stack: it costs nothing until there is an error to report.
 #[derive(Clone, Copy, Debug)]
@@ -158,65 +164,6 @@ impl fmt::Display for FieldError {
 /// What exceeds a [`Budget`] is not kept. No object is accepted for it: each error that was kept rejects it, too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Errors(pub Vec<FieldError>, Budget);
-
-/// A rejected value as shown in an error: text quoted, numbers as Go prints them, booleans bare, null as `null`,
-/// anything else as JSON.
-pub fn shown(value: &Value) -> String {
-    match value {
-        Value::String(text) => quoted(text),
-        Value::Float(number) => json::go_float(*number),
-        other => json::to_string(other),
-    }
-}
-
-/// A rejected value whose Go type is not a plain string, as shown in an error: JSON with HTML characters escaped.
-pub(super) fn typed(value: &Value) -> String {
-    let text = json::to_string(value);
-    text.replace('<', "\\u003c")
-        .replace('>', "\\u003e")
-        .replace('&', "\\u0026")
-}
-
-/// Text quoted like Go's `%q`.
-pub fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\x07' => out.push_str("\\a"),
-            '\x08' => out.push_str("\\b"),
-            '\x0c' => out.push_str("\\f"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\x0b' => out.push_str("\\v"),
-            c if is_print(c) => out.push(c),
-            c => {
-                let _ = match c as u32 {
-                    code @ ..0x80 => write!(out, "\\x{code:02x}"),
-                    code @ ..0x1_0000 => write!(out, "\\u{code:04x}"),
-                    code => write!(out, "\\U{code:08x}"),
-                };
-            }
-        }
-    }
-    out.push('"');
-    out
-}
-
-/// Go's unicode.IsPrint: letters, marks, numbers, punctuation, symbols and the space.
-pub fn is_print(c: char) -> bool {
-    static PRINTED: LazyLock<Option<regex::Regex>> =
-        LazyLock::new(|| regex::Regex::new(r"^[\p{L}\p{M}\p{N}\p{P}\p{S} ]$").ok());
-    if c.is_ascii() {
-        return !c.is_ascii_control();
-    }
-    let mut utf8 = [0; 4];
-    let printed = |printed: &regex::Regex| printed.is_match(c.encode_utf8(&mut utf8));
-    PRINTED.as_ref().is_none_or(printed)
-}
 
 impl Errors {
     /// Whether there are no errors.
@@ -379,146 +326,6 @@ impl Errors {
     /// `Internal error: DETAIL`.
     pub fn internal(&mut self, path: Path<'_>, detail: &str) {
         self.push(Reason::Internal, path, format!("Internal error: {detail}"));
-    }
-}
-
-/// A value in an object and its path: the argument of validation functions.
-///
-/// `At` never fails: a field of an absent value is absent, and absent text is empty, as in Go's structs.
-#[derive(Clone, Copy, Debug)]
-pub struct At<'a> {
-    /// The value; null if absent.
-    pub value: &'a Value,
-    /// Its path.
-    pub path: Path<'a>,
-}
-
-impl<'a> At<'a> {
-    /// The object itself.
-    pub fn root(value: &'a Value) -> Self {
-        At {
-            value,
-            path: Path::ROOT,
-        }
-    }
-
-    /// The field `name`. The result borrows this cursor's path: bind it with `let`.
-    pub fn field<'b>(&'b self, name: &'b str) -> At<'b>
-    where
-        'a: 'b,
-    {
-        At {
-            value: self.value.at(name),
-            path: self.path.field(name),
-        }
-    }
-
-    /// The items of this list, each with its index in the path.
-    pub fn items<'b>(&'b self) -> impl Iterator<Item = At<'b>> + 'b
-    where
-        'a: 'b,
-    {
-        self.value
-            .as_array()
-            .unwrap_or(&[])
-            .iter()
-            .enumerate()
-            .map(|(i, value)| At {
-                value,
-                path: self.path.index(i),
-            })
-    }
-
-    /// The entries of this map, each with its key in the path.
-    pub fn entries<'b>(&'b self) -> impl Iterator<Item = (&'b str, At<'b>)> + 'b
-    where
-        'a: 'b,
-    {
-        self.value
-            .as_object()
-            .into_iter()
-            .flat_map(|object| object.iter())
-            .map(|(key, value)| {
-                (
-                    key.as_str(),
-                    At {
-                        value,
-                        path: self.path.key(key),
-                    },
-                )
-            })
-    }
-
-    /// Whether the field is absent (null).
-    pub fn is_absent(&self) -> bool {
-        self.value.is_null()
-    }
-
-    /// The text here; empty if absent.
-    pub fn str(&self) -> &'a str {
-        self.value.as_str().unwrap_or("")
-    }
-
-    /// The integer, if the value is one.
-    pub fn int(&self) -> Option<i64> {
-        self.value.as_int()
-    }
-
-    /// The boolean here; false if absent.
-    pub fn bool(&self) -> bool {
-        self.value.as_bool().unwrap_or(false)
-    }
-
-    /// The items here; empty if this is not a list.
-    pub fn list(&self) -> &'a [Value] {
-        self.value.as_array().unwrap_or(&[])
-    }
-
-    /// Rejects a negative integer, like ValidateNonnegativeField.
-    pub fn non_negative(&self, errors: &mut Errors) {
-        if self.int().is_some_and(|n| n < 0) {
-            errors.invalid(self.path, self.value, "must be greater than or equal to 0");
-        }
-    }
-
-    /// Rejects an integer that is not positive.
-    pub fn positive(&self, errors: &mut Errors) {
-        if self.int().is_some_and(|n| n <= 0) {
-            errors.invalid(self.path, self.value, "must be greater than zero");
-        }
-    }
-
-    /// Rejects a missing value (null, or empty text, list or map). Returns whether it is present.
-    pub fn required(&self, detail: &str, errors: &mut Errors) -> bool {
-        if self.value.is_null()
-            || (!matches!(self.value, Value::Bool(_) | Value::Int(_) | Value::Float(_))
-                && self.value.is_empty())
-        {
-            errors.required(self.path, detail);
-            return false;
-        }
-        true
-    }
-
-    /// Rejects text that is not one of `supported` (shown in the given order).
-    pub fn one_of(&self, supported: &[&str], errors: &mut Errors) {
-        if !supported.contains(&self.str()) {
-            errors.not_supported(self.path, self.str(), supported);
-        }
-    }
-
-    /// Rejects a value that differs from `old`, like ValidateImmutableField.
-    pub fn immutable(&self, old: &Value, errors: &mut Errors) {
-        if self.value != old {
-            errors.invalid(self.path, self.value, "field is immutable");
-        }
-    }
-
-    /// One `Invalid value` for each of `details` (as returned by the checks of `meta::names`).
-    pub fn invalid_each(&self, details: impl IntoIterator<Item = String>, errors: &mut Errors) {
-        for detail in details {
-            errors.invalid(self.path, self.value, detail);
-        }
     }
 }
 

@@ -1,34 +1,36 @@
 //! The agent of one node: registers it, watches its pods, and runs a worker for each.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+mod orphans;
+mod pods;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use kube::api::Api;
-use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::orphans::remove_orphans;
 use super::allocations::Allocations;
 use super::kubelet::configz::Settings;
-use super::machine::{POD_UID, is_over, spec_of};
+use super::machine::{is_over, spec_of};
 use super::pressure::{self, Observed, Thresholds};
 use super::register::{self, DECLARED, Fitness, Registration};
 use super::routes::Reach;
 use super::supplies::Supplies;
 use super::sysctls::Sysctls;
-use super::worker::{self, Ended, Handle, Refusal, Shared, Told, Wanted};
-use super::zone_name;
+use super::worker::{self, Ended, Refusal, Shared, Wanted};
 use crate::client::events::Recorder;
 use crate::client::follow::{Event, follow};
 use crate::meta::placement::needed_feature;
 use crate::supervise::{Supervisor, Task};
-use crate::zone::{ZoneName, ZoneRuntime};
+use crate::zone::ZoneRuntime;
+
+pub use self::pods::Pods;
 
 crate::slim!(
     /// A pod as its node reads it from the API.
@@ -64,80 +66,6 @@ pub struct Setup {
     pub reach: watch::Receiver<Option<Reach>>,
     /// Further tasks that run as long as the agent.
     pub beside: Vec<Task>,
-}
-
-/// The pods of an agent, for its own API. Clones share the same pods.
-#[derive(Clone, Default)]
-pub struct Pods {
-    map: Arc<Mutex<HashMap<String, Handle>>>,
-    listed: Arc<AtomicBool>,
-}
-
-impl Pods {
-    /// Every pod with its last computed status.
-    pub fn list(&self) -> Vec<(Arc<Pod>, Option<PodStatus>)> {
-        let map = self.map.lock();
-        map.values()
-            .map(|handle| {
-                let pod = handle.wanted.borrow().pod.clone();
-                (pod, handle.status.borrow().clone())
-            })
-            .collect()
-    }
-    /// Those that have not terminated; None until the API has listed all pods.
-    pub fn active(&self) -> Option<Vec<Arc<Pod>>> {
-        if !self.listed.load(Ordering::Acquire) {
-            return None;
-        }
-        let over = |status: &Option<PodStatus>| status.as_ref().is_some_and(is_over);
-        let all = self.list().into_iter();
-        let active = all.filter(|(pod, status)| !over(status) && !over(&pod.status));
-        Some(active.map(|(pod, _)| pod).collect())
-    }
-    /// Evicts a pod, for a reason of the node (`disrupts`) or of the pod itself.
-    pub fn evict(&self, pod: &Pod, message: String, disrupts: bool) {
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        if let Some(handle) = self.map.lock().get(uid) {
-            // If the worker's queue is full, it gets this with the next check.
-            let _ = handle.told.try_send(Told::Evicted { message, disrupts });
-        }
-    }
-    /// Those that the API has. Others are being ended, and other pods may have their names.
-    pub fn known(&self) -> Vec<(Arc<Pod>, Option<PodStatus>)> {
-        let map = self.map.lock();
-        let known = map.values().filter(|handle| !handle.wanted.borrow().gone);
-        known
-            .map(|handle| {
-                let pod = handle.wanted.borrow().pod.clone();
-                (pod, handle.status.borrow().clone())
-            })
-            .collect()
-    }
-    /// A pod by name; by its uid, too, if that is given.
-    pub fn find(
-        &self,
-        namespace: &str,
-        name: &str,
-        uid: Option<&str>,
-    ) -> Option<(Arc<Pod>, Option<PodStatus>)> {
-        newest(self.known(), namespace, name, uid)
-    }
-}
-
-/// The newest pod of a name, of those with this uid if one is given.
-fn newest<T>(
-    pods: Vec<(Arc<Pod>, T)>,
-    namespace: &str,
-    name: &str,
-    uid: Option<&str>,
-) -> Option<(Arc<Pod>, T)> {
-    let of_name = pods.into_iter().filter(|(pod, _)| {
-        let metadata = &pod.metadata;
-        metadata.namespace.as_deref() == Some(namespace)
-            && metadata.name.as_deref() == Some(name)
-            && uid.is_none_or(|uid| metadata.uid.as_deref() == Some(uid))
-    });
-    of_name.max_by_key(|(pod, _)| pod.metadata.creation_timestamp.clone())
 }
 
 /// Runs an agent until `ends` is cancelled; pods keep running.
@@ -398,116 +326,5 @@ impl Agent {
     }
 }
 
-/// The pause after a failed removal.
-const AGAIN: Duration = Duration::from_secs(10);
-
-/// Removes what is left on the host of pods that the API no longer has, and retries failures until nothing is left.
-async fn remove_orphans(shared: Arc<Shared>, pods: Pods, known: HashSet<String>) {
-    loop {
-        let mut failed = false;
-        let mut note = |what: &str, error: String| {
-            tracing::warn!(error, "{what}; retrying");
-            failed = true;
-        };
-        let mut gone: BTreeSet<String> = BTreeSet::new();
-        match shared.runtime.list().await {
-            Ok(zones) => gone.extend(
-                zones
-                    .into_iter()
-                    .filter_map(|zone| zone.spec.labels.get(POD_UID).cloned()),
-            ),
-            Err(error) => note("zones cannot be listed", error.to_string()),
-        }
-        match shared.supplies.keeps().await {
-            Ok(uids) => gone.extend(uids),
-            Err(lack) => note("what is kept of pods cannot be listed", lack.message),
-        }
-        // Pods that arrived meanwhile belong to their workers.
-        {
-            let here = pods.map.lock();
-            gone.retain(|uid| !known.contains(uid) && !here.contains_key(uid));
-        }
-        for uid in gone {
-            tracing::info!(
-                uid,
-                "removing what is left of a pod that was deleted while no agent ran"
-            );
-            if let Err(error) = remove_orphan(&shared, &uid).await {
-                note("what is left of a pod cannot be removed", error);
-            }
-        }
-        if !failed {
-            return;
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
-}
-
-async fn remove_orphan(shared: &Shared, uid: &str) -> Result<(), String> {
-    let zone: ZoneName = zone_name(uid);
-    let (runtime, supplies) = (&shared.runtime, &shared.supplies);
-    let text = |error: crate::zone::ZoneError| error.to_string();
-    runtime.halt(&zone).await.map_err(text)?;
-    runtime.delete(&zone).await.map_err(text)?;
-    let released = supplies.release(uid, true).await;
-    released.map_err(|lack| lack.message)?;
-    supplies.remove(uid).await.map_err(|lack| lack.message)
-}
-
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn pods_that_need_what_is_not_declared_are_refused() {
-        let pod = |list: &str, action: &str| -> Pod {
-            let rules = json!([{"action": action, "exitCodes": {"operator": "In", "values": [1]}}]);
-            let mut spec = json!({"containers": [{"name": "c"}]});
-            spec[list] =
-                json!([{"name": "r", "restartPolicy": "Never", "restartPolicyRules": rules}]);
-            serde_json::from_value(json!({"spec": spec})).expect("a pod")
-        };
-        let all = "Pod requires node features that are not available: RestartAllContainersOnContainerExits";
-        for (list, action, expected) in [
-            ("containers", "Restart", None),
-            ("containers", "RestartAllContainers", Some(all)),
-            ("initContainers", "RestartAllContainers", Some(all)),
-        ] {
-            let refused = needs_more(&pod(list, action)).map(|refused| refused.message);
-            assert_eq!(refused.as_deref(), expected, "{list} {action}");
-        }
-    }
-
-    #[test]
-    fn of_two_pods_with_a_name_the_newest_is_meant() {
-        let pod = |uid: &str, minute: u32| -> (Arc<Pod>, u32) {
-            let at = format!("2026-01-01T00:{minute:02}:00Z");
-            let metadata =
-                json!({"namespace": "n", "name": "web-0", "uid": uid, "creationTimestamp": at});
-            let pod = serde_json::from_value(json!({"metadata": metadata})).expect("a pod");
-            (Arc::new(pod), minute)
-        };
-        for order in [["a", "b"], ["b", "a"]] {
-            let all = || {
-                order
-                    .map(|uid| pod(uid, if uid == "a" { 1 } else { 2 }))
-                    .into()
-            };
-            for (uid, expected) in [(None, Some(2)), (Some("a"), Some(1)), (Some("c"), None)] {
-                let found = newest(all(), "n", "web-0", uid);
-                assert_eq!(found.map(|(_, minute)| minute), expected, "{uid:?}");
-            }
-            assert!(newest(all(), "n", "web-1", None).is_none());
-        }
-    }
-
-    #[test]
-    fn nobody_knows_which_pods_are_active_before_all_are_told_of() {
-        let pods = Pods::default();
-        assert_eq!(pods.active(), None);
-        pods.listed.store(true, Ordering::Release);
-        assert_eq!(pods.active(), Some(Vec::new()));
-    }
-}
+mod tests;

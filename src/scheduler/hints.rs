@@ -1,15 +1,19 @@
 //! Cluster events, and which waiting pods they may help. Follows the EventsToRegister of upstream's plugins
 //! and k8s.io/kubernetes/pkg/scheduler/framework/events.go.
 
+mod nodes;
+mod pods;
+
 use compact_str::{CompactString, format_compact};
 
-use super::cycle::{brand, makes};
-use super::fit;
+use self::nodes::{changes_of_node, node_helps};
+use self::pods::{
+    frees, hard, has, is_counted, is_near_enough, is_smaller, means, own_helps, terms, update,
+};
 use super::node::Node;
 use super::plugin::{Plugin, Plugins};
 use super::pod::Pod;
 use super::snapshot::Snapshot;
-use super::terms::{AffinityTerm, Labels, Spread, bear};
 use crate::client::informer::{Change, Key};
 
 /// A cluster event.
@@ -266,195 +270,4 @@ impl Event<'_> {
             Event::Handlers(_) => !pod.runtime_class.is_empty(),
         }
     }
-}
-
-/// Plugins that depend on what changed in a node.
-fn changes_of_node(old: &Node, new: &Node) -> Plugins {
-    use Plugin::*;
-    let mut plugins = Plugins::default();
-    let mut add = |more: &[Plugin]| more.iter().for_each(|plugin| plugins.add(*plugin));
-    if old.labels != new.labels {
-        add(&[
-            NodeAffinity,
-            PodTopologySpread,
-            InterPodAffinity,
-            VolumeBinding,
-            VolumeZone,
-            DynamicResources,
-        ]);
-    }
-    if old.taints != new.taints || (old.is_unschedulable && !new.is_unschedulable) {
-        add(&[NodeUnschedulable, TaintToleration, PodTopologySpread]);
-    }
-    if old.allocatable != new.allocatable || old.pods != new.pods {
-        add(&[NodeResourcesFit, DynamicResources]);
-    }
-    if old.handlers != new.handlers {
-        add(&[ZoneBrand]);
-    }
-    if old.features != new.features {
-        add(&[NodeDeclaredFeatures]);
-    }
-    plugins
-}
-
-fn node_helps(
-    plugin: Plugin,
-    old: Option<&Node>,
-    new: &Node,
-    pod: &Pod,
-    snapshot: &Snapshot,
-) -> bool {
-    // Whether it holds now but did not before.
-    let becomes = |does: &dyn Fn(&Node) -> bool| does(new) && !old.is_some_and(does);
-    match plugin {
-        Plugin::NodeUnschedulable => becomes(&|node| !node.is_unschedulable),
-        Plugin::TaintToleration => becomes(&|node| {
-            let mut repelling = node.taints.iter().filter(|taint| taint.repels());
-            repelling.all(|taint| bear(&pod.tolerations, taint))
-        }),
-        Plugin::NodeAffinity => becomes(&|node| pod.nodes.allows(&node.name, &node.labels)),
-        Plugin::NodeResourcesFit => {
-            fit::could_fit(pod, new) && old.is_none_or(|old| has_more(pod, old, new))
-        }
-        Plugin::PodTopologySpread => {
-            let matches = |node: &Node| hard(pod).all(|spread| has(&node.labels, spread));
-            match old {
-                None => matches(new),
-                Some(old) if matches(old) != matches(new) => true,
-                Some(old) => {
-                    let moved = |spread: &Spread| {
-                        old.labels.get(&spread.topology) != new.labels.get(&spread.topology)
-                    };
-                    matches(new) && (hard(pod).any(moved) || old.taints != new.taints)
-                }
-            }
-        }
-        Plugin::InterPodAffinity => {
-            let place = |node: Option<&Node>, term: &AffinityTerm| {
-                node.and_then(|node| node.labels.get(&term.topology))
-                    .map(str::to_owned)
-            };
-            let mut near = terms(pod, |affinity| &affinity.required);
-            let mut far = terms(pod, |affinity| &affinity.anti_required);
-            near.any(|term| {
-                let now = place(Some(new), term);
-                now.is_some() && now != place(old, term)
-            }) || far.any(|term| {
-                let before = place(old, term);
-                old.is_none() || (before.is_some() && before != place(Some(new), term))
-            }) || (old.is_none() && pod.affinity.is_none())
-        }
-        Plugin::NodeDeclaredFeatures => becomes(&|node| node.declares(&pod.feature)),
-        Plugin::ZoneBrand => {
-            brand(snapshot, pod).is_none_or(|brand| becomes(&|node| makes(node, brand)))
-        }
-        _ => true,
-    }
-}
-
-/// Whether a node has more of a resource that a pod requests.
-fn has_more(pod: &Pod, old: &Node, new: &Node) -> bool {
-    let (was, is, wants) = (&old.allocatable, &new.allocatable, &pod.requests);
-    new.pods > old.pods
-        || (wants.cpu > 0 && is.cpu > was.cpu)
-        || (wants.memory > 0 && is.memory > was.memory)
-        || (wants.storage > 0 && is.storage > was.storage)
-        || wants
-            .scalars
-            .iter()
-            .any(|(name, wanted)| *wanted > 0 && is.scalar(name) > was.scalar(name))
-}
-
-/// Upstream's name for what changed in a pod.
-fn update(old: &Pod, new: &Pod) -> &'static str {
-    if old.labels != new.labels {
-        "UpdatePodLabel"
-    } else if is_smaller(old, new) {
-        "UpdatePodScaleDown"
-    } else if old.requests != new.requests {
-        "UpdatePodScaleUp"
-    } else if !old.gates.is_empty() && new.gates.is_empty() {
-        "UpdatePodSchedulingGatesEliminated"
-    } else if old.tolerations != new.tolerations {
-        "UpdatePodToleration"
-    } else if old.device_claims != new.device_claims {
-        "UpdatePodGeneratedResourceClaim"
-    } else {
-        "Update"
-    }
-}
-
-fn is_smaller(old: &Pod, new: &Pod) -> bool {
-    let (was, is) = (&old.requests, &new.requests);
-    is.cpu < was.cpu
-        || is.memory < was.memory
-        || is.storage < was.storage
-        || was
-            .scalars
-            .iter()
-            .any(|(name, amount)| is.scalar(name) < *amount)
-}
-
-/// Whether a pod that reduced its requests frees a resource that another requests.
-fn frees(pod: &Pod, old: &Pod, new: &Pod) -> bool {
-    let (was, is, wants) = (&old.requests, &new.requests, &pod.requests);
-    (wants.cpu > 0 && is.cpu < was.cpu)
-        || (wants.memory > 0 && is.memory < was.memory)
-        || (wants.storage > 0 && is.storage < was.storage)
-        || wants
-            .scalars
-            .iter()
-            .any(|(name, wanted)| *wanted > 0 && is.scalar(name) < was.scalar(name))
-}
-
-fn own_helps(plugin: Plugin, old: &Pod, new: &Pod, snapshot: &Snapshot) -> bool {
-    let bears_more = old.tolerations != new.tolerations;
-    match plugin {
-        Plugin::NodeUnschedulable => bears_more && bear(&new.tolerations, &Node::cordon()),
-        Plugin::TaintToleration => bears_more,
-        Plugin::NodeResourcesFit => is_smaller(old, new),
-        Plugin::PodTopologySpread => {
-            (bears_more && hard(new).any(|spread| spread.honors_taints))
-                || hard(new).any(|spread| spread.counts(&old.labels) != spread.counts(&new.labels))
-        }
-        Plugin::InterPodAffinity => old.labels != new.labels,
-        Plugin::DynamicResources => {
-            old.device_claims != new.device_claims && snapshot.devices.missing(new).is_none()
-        }
-        Plugin::ZoneBrand => old.brand != new.brand,
-        _ => false,
-    }
-}
-
-fn hard(pod: &Pod) -> impl Iterator<Item = &Spread> {
-    pod.spread.iter().filter(|spread| spread.is_hard)
-}
-
-fn has(labels: &Labels, spread: &Spread) -> bool {
-    labels.get(&spread.topology).is_some()
-}
-
-/// Whether a pod is counted by a hard spread constraint of another.
-fn is_counted(pod: &Pod, other: &Pod) -> bool {
-    other.key.namespace == pod.key.namespace && hard(pod).any(|spread| spread.counts(&other.labels))
-}
-
-fn terms<'a>(
-    pod: &'a Pod,
-    of: impl Fn(&'a super::terms::PodAffinity) -> &'a Vec<AffinityTerm>,
-) -> impl Iterator<Item = &'a AffinityTerm> {
-    pod.affinity.as_deref().into_iter().flat_map(of)
-}
-
-fn means(term: &AffinityTerm, pod: &Pod, snapshot: &Snapshot) -> bool {
-    let namespace = &pod.key.namespace;
-    term.means_labels(&pod.labels)
-        && term.means_namespace(namespace, &snapshot.namespace(namespace))
-}
-
-/// Whether a pod matches all required affinity terms of another; false if that has none.
-fn is_near_enough(pod: &Pod, other: &Pod, snapshot: &Snapshot) -> bool {
-    let mut near = terms(pod, |affinity| &affinity.required).peekable();
-    near.peek().is_some() && near.all(|term| means(term, other, snapshot))
 }

@@ -3,13 +3,22 @@
 //! values that Go always writes added, members put in Go's order, quantities, times and base64 made canonical.
 //! Everything above works on this form: absent and zero mean the same wherever they do in Go.
 
+mod errors;
+mod scalars;
+mod zero;
+
 use std::collections::HashMap;
 
+use self::errors::described;
+use self::scalars::number_of;
+use self::zero::{has_zero, written, zero_of};
 use super::emptied::{Emptied, Empty};
 use super::types::{Field, Schema, Shape, Struct};
-use super::{Key, Object, Value, byte_text};
+use super::{Key, Object, Value};
 use crate::meta::budget::Budget;
-use crate::meta::{quantity, time};
+use crate::meta::time;
+
+pub use self::zero::zero;
 
 /// A decoded object.
 #[derive(Clone, Debug, Default)]
@@ -106,46 +115,6 @@ pub fn tidy_json(value: &mut Value, schema: &Schema) {
     Decoder::default().tidy(value, schema);
 }
 
-/// The value that Go writes for a field that was never set; `None` if it omits it.
-pub fn zero(field: &Field) -> Option<Value> {
-    has_zero(field).then(|| match &field.schema.shape {
-        _ if field.pointer => Value::Null,
-        // Unset bytes are null; null bytes in a map are read back from storage as empty.
-        Shape::Bytes => Value::Null,
-        _ => zero_of(&field.schema),
-    })
-}
-
-/// Whether a field that accepts any JSON is a Go struct by value, which `omitempty` does not omit.
-fn is_struct_any(field: &Field) -> bool {
-    &*field.go_type == "runtime.RawExtension"
-}
-
-/// Whether Go writes the field even if it was never set, that is, whether it has a [`zero`].
-fn has_zero(field: &Field) -> bool {
-    if field.pointer {
-        return !field.omit_empty;
-    }
-    !field.omit_zero
-        && match &field.schema.shape {
-            Shape::Struct(_)
-            | Shape::Time
-            | Shape::MicroTime
-            | Shape::Quantity
-            | Shape::IntOrString => true,
-            Shape::Any if is_struct_any(field) => true,
-            _ => !field.omit_empty,
-        }
-}
-
-fn zero_struct(fields: &Struct) -> Object {
-    fields
-        .fields
-        .iter()
-        .filter_map(|(name, field)| Some((name.clone(), zero(field)?)))
-        .collect()
-}
-
 #[derive(Clone, Copy)]
 struct Place<'a> {
     go_type: &'a str,
@@ -163,23 +132,6 @@ enum Step<'s> {
 
 /// How many different unknown members are reported, as in `sigs.k8s.io/json`.
 const MAX_UNKNOWN: usize = 100;
-
-/// What only equal numbers share.
-fn bits(number: f64) -> u64 {
-    // Zero has a sign, which this sum does not.
-    (number + 0.0).to_bits()
-}
-
-/// The first text of each number.
-fn by_number(texts: &[Box<str>]) -> HashMap<u64, &str> {
-    let mut found = HashMap::with_capacity(texts.len());
-    for text in texts {
-        if let Ok(number) = text.parse::<f64>() {
-            found.entry(bits(number)).or_insert(text.as_ref());
-        }
-    }
-    found
-}
 
 #[derive(Default)]
 struct Decoder<'s> {
@@ -473,163 +425,6 @@ impl<'s> Decoder<'s> {
         }
         Value::Array(out)
     }
-
-    fn bytes(&mut self, text: &str) -> Value {
-        match byte_text::canonical(text) {
-            Ok(text) => Value::from(text),
-            Err(at) => {
-                self.mismatch
-                    .get_or_insert_with(|| format!("illegal base64 data at input byte {at}"));
-                Value::Null
-            }
-        }
-    }
-
-    /// A list of numbers is accepted as bytes, too.
-    fn byte_list(&mut self, array: Vec<Value>, place: Place<'_>) -> Value {
-        let go_type = "uint8";
-        let mut bytes = Vec::with_capacity(array.len());
-        for value in array {
-            match &value {
-                Value::Null => bytes.push(0),
-                Value::Int(number) => match u8::try_from(*number) {
-                    Ok(byte) => bytes.push(byte),
-                    Err(_) => self.mismatch(&described(&value), Place { go_type, ..place }),
-                },
-                other => self.mismatch(&described(other), Place { go_type, ..place }),
-            }
-        }
-        Value::from(byte_text::encode(&bytes))
-    }
-
-    fn int_or_string(&mut self, value: Value, place: Place<'_>) -> Value {
-        match value {
-            Value::String(_) | Value::Null => value,
-            Value::Int(number) if i32::try_from(number).is_ok() => value,
-            other => {
-                let go_type = "int32";
-                let why = self.refusal(&described(&other), Place { go_type, ..place });
-                self.fail(why);
-                Value::Null
-            }
-        }
-    }
-
-    fn quantity(&mut self, value: Value) -> Value {
-        let text = match &value {
-            Value::String(text) => text.clone(),
-            Value::Float(number) => {
-                let written = self.written.get_or_insert_with(|| by_number(self.floats));
-                match written.get(&bits(*number)) {
-                    Some(text) => (*text).into(),
-                    None => super::json::to_string(&value).into(),
-                }
-            }
-            other => super::json::to_string(other).into(),
-        };
-        match quantity::canonical(text.trim()) {
-            Ok(canonical) => Value::from(canonical),
-            Err(error) => {
-                self.fail(error.to_string());
-                Value::Null
-            }
-        }
-    }
-
-    fn time(
-        &mut self,
-        value: Value,
-        canonical: fn(&str) -> Result<String, String>,
-        place: Place<'_>,
-    ) -> Value {
-        match &value {
-            Value::String(text) => match canonical(text) {
-                // Go's zero time is written as null.
-                Ok(text) if time::is_zero(&text) => Value::Null,
-                Ok(text) => Value::from(text),
-                Err(error) => {
-                    self.fail(error);
-                    Value::Null
-                }
-            },
-            other => {
-                let go_type = "string";
-                let why = self.refusal(other.type_name(), Place { go_type, ..place });
-                self.fail(why);
-                Value::Null
-            }
-        }
-    }
-
-    fn mismatch(&mut self, shown: &str, place: Place<'_>) {
-        if self.mismatch.is_none() && self.report {
-            self.mismatch = Some(self.refusal(shown, place));
-        }
-    }
-
-    /// Go's error text for a value of a wrong type.
-    fn refusal(&self, shown: &str, place: Place<'_>) -> String {
-        let mut path = String::from(place.structure);
-        for step in &self.path {
-            if let Step::Field(name, through) = step {
-                path.push('.');
-                path.push_str(through);
-                path.push_str(name);
-            }
-        }
-        let into = if place.structure.is_empty() {
-            "Go value".to_owned()
-        } else {
-            format!("Go struct field {path}")
-        };
-        format!(
-            "json: cannot unmarshal {shown} into {into} of type {}",
-            place.go_type
-        )
-    }
-
-    fn fail(&mut self, why: String) {
-        if self.report {
-            self.failure.get_or_insert(why);
-        }
-    }
-
-    /// The path as shown in strict decoding errors.
-    fn indexed_path(&self) -> String {
-        let mut out = String::new();
-        for step in &self.path {
-            match step {
-                Step::Field(name, _) | Step::Key(name) => {
-                    if !out.is_empty() {
-                        out.push('.');
-                    }
-                    out.push_str(name);
-                }
-                Step::Index(index) => {
-                    out.push_str(&format!("[{index}]"));
-                }
-            }
-        }
-        out
-    }
-}
-
-/// A number that does not fit is shown with its digits, other values by their type.
-fn described(value: &Value) -> String {
-    match value {
-        Value::Int(_) | Value::Float(_) => format!("number {}", super::json::to_string(value)),
-        other => other.type_name().to_owned(),
-    }
-}
-
-/// A whole float that is small enough is written without a fraction, as in Go.
-fn number_of(number: f64) -> Value {
-    if number.fract() == 0.0 && number.abs() < 9e15 && !(number == 0.0 && number.is_sign_negative())
-    {
-        Value::Int(number as i64)
-    } else {
-        Value::Float(number)
-    }
 }
 
 /// The Go type of a map's values.
@@ -663,41 +458,9 @@ fn in_order(object: &Object, fields: &Struct) -> bool {
     !known.any(|(_, field)| has_zero(field))
 }
 
-/// Go's zero value for a list item or map value.
-fn zero_of(schema: &Schema) -> Value {
-    match &schema.shape {
-        Shape::Struct(fields) => Value::Object(zero_struct(fields)),
-        Shape::String | Shape::Bytes => Value::from(""),
-        Shape::Integer(_) | Shape::Number | Shape::IntOrString => Value::Int(0),
-        Shape::Boolean => Value::Bool(false),
-        Shape::Quantity => Value::from("0"),
-        _ => Value::Null,
-    }
-}
-
 /// Whether a present but empty list matters to defaulting: elsewhere only its length counts.
 fn emptied(fields: &Struct, name: &str) -> bool {
     name == "policies" && &*fields.go_name == "HPAScalingRules"
-}
-
-/// Whether Go writes this value of the field once it was set.
-fn written(value: &Value, field: &Field) -> bool {
-    if value.is_null() {
-        return false;
-    }
-    if field.pointer || !field.omit_empty {
-        return true;
-    }
-    match &field.schema.shape {
-        Shape::Struct(_) if field.omit_zero => !value.is_empty(),
-        Shape::Struct(_)
-        | Shape::Time
-        | Shape::MicroTime
-        | Shape::Quantity
-        | Shape::IntOrString
-        | Shape::Any => true,
-        _ => !value.is_empty(),
-    }
 }
 
 fn takes(schema: &Schema, value: &Value) -> bool {

@@ -8,12 +8,14 @@
 //! NOTES/NAME                  a note that a volume was made
 //! ```
 
-use std::fs;
-use std::io;
+mod files;
+
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use futures::FutureExt as _;
 
+use self::files::{failed, hex, plain, remove_note, sync_tree, take_note, user_of};
 use super::size::tree_size;
 use super::{
     Answer, Capacity, LayerDirectory, StorageEngine, StorageError, StoragePoolConfig, Volume,
@@ -22,6 +24,9 @@ use super::{
 use crate::blocking::blocking;
 use crate::private;
 use crate::zone::Root;
+
+pub use self::files::names;
+pub(crate) use self::files::remove_tree;
 
 /// The storage engine for plain directories.
 pub struct Directories {
@@ -69,104 +74,6 @@ impl Directories {
     fn volume(&self, name: &str) -> PathBuf {
         self.volumes.join(name)
     }
-}
-
-/// A digest without its algorithm: short, so that many layers fit in the mount options.
-fn hex(chain: &str) -> &str {
-    let digits = chain.rsplit(':').next().unwrap_or(chain);
-    digits.get(..40).unwrap_or(digits)
-}
-
-/// Checks that a name consists of one or more plain components, so that it cannot escape from its directory.
-fn plain(operation: &'static str, name: &str) -> Result<(), StorageError> {
-    let fine = !name.is_empty()
-        && name
-            .split('/')
-            .all(|part| !part.is_empty() && part != "." && part != ".." && !part.contains('\0'));
-    match fine {
-        true => Ok(()),
-        false => Err(StorageError::Refused {
-            operation,
-            what: format!("{name:?}"),
-            reason: "it is not a plain name".into(),
-        }),
-    }
-}
-
-fn failed(operation: &'static str, what: impl std::fmt::Display, cause: io::Error) -> StorageError {
-    StorageError::Failed {
-        operation,
-        what: what.to_string(),
-        cause: cause.to_string(),
-    }
-}
-
-/// Waits until everything below a directory is on the disk.
-fn sync_tree(path: &Path) -> io::Result<()> {
-    let directory = fs::File::open(path)?;
-    #[cfg(target_os = "linux")]
-    return Ok(rustix::fs::syncfs(directory)?);
-    #[cfg(not(target_os = "linux"))]
-    {
-        drop(directory);
-        rustix::fs::sync();
-        Ok(())
-    }
-}
-
-/// Notes that a volume was made, for good.
-fn take_note(note: &Path) -> io::Result<()> {
-    if note.exists() {
-        return Ok(());
-    }
-    if let Some(above) = note.parent() {
-        fs::create_dir_all(above)?;
-    }
-    private::write_whole(note, b"")
-}
-
-/// Removes a tree; succeeds if it does not exist.
-pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-fn remove_note(note: &Path) -> io::Result<()> {
-    match fs::remove_file(note) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-/// The names in a directory; empty if it does not exist.
-///
-/// # Errors
-/// The directory cannot be read.
-pub fn names(directory: &Path) -> io::Result<Vec<String>> {
-    match fs::read_dir(directory) {
-        Ok(entries) => entries
-            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-            .collect(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
-}
-
-/// A root in `roots` that uses the layer `hex`.
-fn user_of(roots: &Path, hex: &str) -> io::Result<Option<String>> {
-    for owner in names(roots)? {
-        for name in names(&roots.join(&owner))? {
-            let list = roots.join(&owner).join(&name).join("layers");
-            // A root that is removed at the same time uses nothing.
-            let list = fs::read_to_string(list).unwrap_or_default();
-            if list.lines().any(|line| line == hex) {
-                return Ok(Some(format!("{owner}/{name}")));
-            }
-        }
-    }
-    Ok(None)
 }
 
 impl StorageEngine for Directories {
@@ -531,104 +438,4 @@ impl StorageEngine for Directories {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn layers_roots_and_volumes_are_made_once_and_removed_whole() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let pool = directory.path().display().to_string();
-        let config = StoragePoolConfig::derive(&pool, None, None, None).expect("a pool");
-        let engine = Directories::new(&config);
-        engine.prepare().await.expect("prepared");
-        engine.prepare().await.expect("prepared again");
-        let chain =
-            "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff".to_owned();
-        assert!(
-            engine
-                .make_root("u/web-0", std::slice::from_ref(&chain))
-                .await
-                .is_err()
-        );
-        let layer = engine.begin_layer(None, &chain).await.expect("begun");
-        fs::write(layer.path.join("half"), "x").expect("written");
-        assert!(
-            engine.layers().await.expect("read").is_empty(),
-            "not sealed"
-        );
-        let layer = engine.begin_layer(None, &chain).await.expect("begun anew");
-        assert!(!layer.path.join("half").exists());
-        let other = "sha256:ff".to_owned();
-        let killed = engine.begin_layer(None, &other).await.expect("begun");
-        fs::write(killed.path.join("half"), "x").expect("written");
-        engine.seal_layer(&chain).await.expect("sealed");
-        engine.seal_layer(&chain).await.expect("sealed again");
-        assert_eq!(engine.layers().await.expect("read"), [hex(&chain)]);
-        engine.sweep_layers().await.expect("swept");
-        assert!(!killed.path.exists(), "never finished");
-        assert_eq!(engine.layers().await.expect("read"), [hex(&chain)]);
-        for _ in 0..2 {
-            engine
-                .make_root("u/web-0", std::slice::from_ref(&chain))
-                .await
-                .expect("a root");
-        }
-        let error = engine.remove_layer(&chain).await.expect_err("in use");
-        assert!(error.to_string().contains("u/web-0"), "{error}");
-        assert_eq!(engine.layers().await.expect("read").len(), 1);
-        for name in ["../x", "", "a//b", "a/.."] {
-            assert!(engine.make_root(name, &[]).await.is_err(), "{name:?}");
-            assert!(engine.remove_root(name).await.is_err(), "{name:?}");
-        }
-        assert_eq!(engine.roots().await.expect("read"), ["u/web-0"]);
-        engine.remove_root("u/web-0").await.expect("removed");
-        engine.remove_root("u/web-0").await.expect("removed again");
-        assert!(engine.roots().await.expect("read").is_empty());
-        engine.remove_layer(&chain).await.expect("used no more");
-        assert!(engine.layers().await.expect("read").is_empty());
-        let volume = engine
-            .make_volume("pv1", Some(1), None)
-            .await
-            .expect("a volume");
-        fs::write(volume.path.join("data"), "x").expect("written");
-        let left = directory.path().join("volumes/.pv2");
-        fs::create_dir_all(&left).expect("left by a copy that was killed");
-        let copy = engine
-            .make_volume("pv2", None, Some("pv1"))
-            .await
-            .expect("a copy");
-        assert_eq!(
-            fs::read_to_string(copy.path.join("data")).expect("there"),
-            "x"
-        );
-        engine.remove_volume("pv1").await.expect("removed");
-        assert_eq!(engine.volumes().await.expect("read").len(), 1);
-        assert!(engine.capacity().await.expect("measured").total > 0);
-    }
-
-    #[tokio::test]
-    async fn a_volume_that_is_gone_is_not_made_again() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let pool = directory.path().join("pool").display().to_string();
-        let config = StoragePoolConfig::derive(&pool, None, None, None).expect("a pool");
-        let engine = Directories::new(&config).with_notes(directory.path().join("notes"));
-        let make = async || engine.make_volume("pv1", None, None).await;
-        let volume = make().await.expect("made");
-        make().await.expect("there");
-        // Stands for a disk that was not mounted after a boot.
-        let aside = directory.path().join("unmounted");
-        fs::rename(&volume.path, &aside).expect("moved");
-        let error = make().await.expect_err("gone").to_string();
-        assert!(error.contains("mount the file system"), "{error}");
-        assert!(!volume.path.exists());
-        fs::rename(&aside, &volume.path).expect("moved");
-        make().await.expect("there again");
-        engine.remove_volume("pv1").await.expect("removed");
-        engine.remove_volume("pv1").await.expect("removed already");
-        make().await.expect("another volume of the name");
-        // Volumes of an earlier version have no notes yet.
-        fs::remove_file(directory.path().join("notes/pv1")).expect("removed");
-        make().await.expect("there");
-        assert!(directory.path().join("notes/pv1").exists());
-    }
-}
+mod tests;

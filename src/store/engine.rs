@@ -1,6 +1,9 @@
 //! The core of the engines: heads, history and snapshots under one short lock, published as immutable worlds.
 
-use std::collections::{HashMap, VecDeque};
+mod beginning;
+mod cursor;
+mod history;
+
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -8,28 +11,22 @@ use futures::future::BoxFuture;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::watching::{Signal, Signals, Watching, concerns};
-use super::writer::Forgotten;
+use self::cursor::EngineCursor;
+use self::history::{HISTORY_BYTES, Logged, weight};
+use super::watching::{Signal, Signals, concerns};
 use super::{
     Batch, Change, Committed, Cursor, Entry, Event, Expect, Interest, Range, ResourcePrefix,
     Revision, Store, StoreError, World,
 };
 
-/// Limit in bytes for the bodies of replaced and deleted entries in history; beyond it the oldest are compacted.
-const HISTORY_BYTES: usize = 64 << 20;
+pub(super) use self::beginning::Beginning;
+pub(super) use self::history::State;
 
 /// How many commits may wait for the disk; further ones wait for a slot.
 const IN_FLIGHT: usize = 4096;
 
 /// How many changes a read of an old revision goes through before it releases the lock.
 const PIECE: usize = 1000;
-
-/// One change, in order of revision.
-#[derive(Clone)]
-struct Logged {
-    resource: ResourcePrefix,
-    event: Event,
-}
 
 /// A change as stored in a log; without an entry for a deletion.
 pub(super) struct Row {
@@ -53,27 +50,6 @@ pub(super) struct Accepted {
     pub(super) ack: Option<oneshot::Sender<Result<Committed, StoreError>>>,
 }
 
-pub(super) struct State {
-    /// The revision of the newest accepted change.
-    rev: Revision,
-    /// The newest accepted entry of every key.
-    pub(super) heads: HashMap<Arc<str>, Arc<Entry>>,
-    /// Accepted commits that wait for the disk.
-    pub(super) pending: Vec<Accepted>,
-    /// Published changes, the oldest first.
-    history: VecDeque<Logged>,
-    history_bytes: usize,
-    /// The watches to notify of them.
-    watching: Watching,
-    /// Everything after this revision is in `history`.
-    pub(super) compacted: Revision,
-    /// Log rows that no one can read after a compaction; `None` without a log.
-    pub(super) forgotten: Option<Vec<Forgotten>>,
-    pub(super) closed: bool,
-    /// Why the newest batch is not on disk; `None` while batches succeed.
-    pub(super) broken: Option<StoreError>,
-}
-
 /// The core of both engines: preconditions, heads, history and snapshots under one short lock. With a log, one thread
 /// takes all waiting commits, writes them in one transaction, publishes and acknowledges them; without one, a commit
 /// is published at once.
@@ -83,81 +59,6 @@ pub struct Engine {
     durable: bool,
     pub(super) world: ArcSwap<World>,
     places: Semaphore,
-}
-
-/// The initial content of an engine: every change after `compacted` and, of older ones, the live entries.
-pub(super) struct Beginning {
-    compacted: Revision,
-    world: World,
-    heads: HashMap<Arc<str>, Arc<Entry>>,
-    history: VecDeque<Logged>,
-}
-
-impl Beginning {
-    /// Empty, with capacity for `rows` entries.
-    pub(super) fn new(compacted: Revision, rows: usize) -> Self {
-        Beginning {
-            compacted,
-            world: World::default(),
-            heads: HashMap::with_capacity(rows),
-            history: VecDeque::new(),
-        }
-    }
-
-    /// Adds the next row, in order of revision.
-    pub(super) fn take(&mut self, row: Row) {
-        let Row {
-            resource,
-            rev,
-            key,
-            new,
-        } = row;
-        let old = match &new {
-            Some(new) => self.heads.insert(key.clone(), new.clone()),
-            None => self.heads.remove(&key),
-        };
-        self.world.rev = rev;
-        let map = self.world.resources.entry(resource.clone()).or_default();
-        match &new {
-            Some(new) => drop(map.insert(key, new.clone())),
-            None => drop(map.remove(&*key)),
-        }
-        if rev > self.compacted && (old.is_some() || new.is_some()) {
-            self.history.push_back(Logged {
-                resource,
-                event: Event { rev, old, new },
-            });
-        }
-    }
-
-    /// The revision of the newest row; 0 if there is none.
-    pub(super) fn newest(&self) -> Revision {
-        self.world.rev
-    }
-
-    /// The engine with this content at `rev`. A `durable` one writes nothing before [`Engine::write_to`].
-    pub(super) fn engine(mut self, rev: Revision, durable: bool) -> Arc<Engine> {
-        self.world.rev = rev;
-        let state = State {
-            rev,
-            heads: self.heads,
-            pending: Vec::new(),
-            history_bytes: self.history.iter().map(weight).sum(),
-            history: self.history,
-            watching: Watching::default(),
-            compacted: self.compacted,
-            forgotten: durable.then(Vec::new),
-            closed: false,
-            broken: None,
-        };
-        Arc::new(Engine {
-            state: Mutex::new(state),
-            work: Condvar::new(),
-            durable,
-            world: ArcSwap::from_pointee(self.world),
-            places: Semaphore::new(IN_FLIGHT),
-        })
-    }
 }
 
 impl Engine {
@@ -386,50 +287,6 @@ impl Engine {
     }
 }
 
-/// The memory that a change takes in history besides the live entries, in bytes.
-fn weight(logged: &Logged) -> usize {
-    logged
-        .event
-        .old
-        .as_ref()
-        .map_or(0, |old| old.record.body.len())
-        + 64
-}
-
-impl State {
-    /// The index in history of this revision, or of the first later one.
-    fn place_of(&self, rev: Revision) -> usize {
-        self.history
-            .partition_point(|logged| logged.event.rev < rev)
-    }
-
-    /// The change at a revision.
-    fn logged(&self, rev: Revision) -> Option<&Logged> {
-        let logged = self.history.get(self.place_of(rev))?;
-        (logged.event.rev == rev).then_some(logged)
-    }
-
-    /// Compacts the oldest change: what it replaced can no longer be read.
-    fn forget_oldest(&mut self) {
-        let Some(first) = self.history.pop_front() else {
-            return;
-        };
-        self.history_bytes -= weight(&first);
-        self.compacted = first.event.rev;
-        let (Some(forgotten), Some(old)) = (&mut self.forgotten, &first.event.old) else {
-            return;
-        };
-        let row = |rev| Forgotten {
-            by: first.event.rev,
-            row: (rev, old.key.clone()),
-        };
-        forgotten.push(row(old.rev));
-        if first.event.new.is_none() {
-            forgotten.push(row(first.event.rev));
-        }
-    }
-}
-
 impl Store for Engine {
     fn world(&self) -> Arc<World> {
         self.world.load_full()
@@ -539,31 +396,5 @@ impl Store for Engine {
                 .acquire_many(u32::try_from(IN_FLIGHT).unwrap_or(u32::MAX))
                 .await;
         })
-    }
-}
-
-struct EngineCursor {
-    store: Arc<Engine>,
-    signal: Arc<Signal>,
-    after: Revision,
-}
-
-impl Drop for EngineCursor {
-    fn drop(&mut self) {
-        self.store.state.lock().watching.remove(&self.signal);
-    }
-}
-
-impl Cursor for EngineCursor {
-    fn next<'a>(&'a mut self, max: usize) -> BoxFuture<'a, Result<Batch, StoreError>> {
-        Box::pin(async move {
-            let batch = self.store.events_after(&self.signal, self.after, max)?;
-            self.after = batch.rev;
-            Ok(batch)
-        })
-    }
-
-    fn changed(&mut self) -> BoxFuture<'_, ()> {
-        Box::pin(self.signal.told())
     }
 }

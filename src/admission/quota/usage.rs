@@ -1,17 +1,23 @@
 //! The usage of an object, and the quotas that count it. Follows k8s.io/kubernetes/pkg/quota/v1/evaluator/core
 //! and k8s.io/apiserver/pkg/quota/v1.
 
+mod claims;
+mod pods;
+
 use std::collections::{BTreeSet, HashSet};
 
 use compact_str::CompactString;
 
+use self::claims::{BY_CLASS, BY_DEVICE, claim_storage, devices};
+use self::pods::{compute, crosses_namespaces, pod, scopes};
 use crate::admission::resize::claim_class;
 use crate::meta::amounts::{Amounts, Side};
 use crate::meta::quantity::{Form, Quantity};
 use crate::meta::selector::Selector;
-use crate::meta::time;
 use crate::schema::Value;
 use crate::value;
+
+pub use self::pods::{is_best_effort, is_terminating};
 
 /// Computes the usage of a resource's objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,11 +92,6 @@ const SAID: [&str; 6] = [
     "limits.cpu",
     "limits.memory",
 ];
-const BY_CLASS: &str = ".storageclass.storage.k8s.io/";
-const BY_DEVICE: &str = ".deviceclass.resource.k8s.io/devices";
-/// The maximum number of devices for a request with allocation mode `All`.
-const ALL_DEVICES: i64 = 32;
-
 impl Evaluator {
     /// The evaluator of a resource; `None` if it is not counted.
     pub fn of(group: &str, plural: &str) -> Option<Evaluator> {
@@ -303,27 +304,6 @@ impl Evaluator {
     }
 }
 
-/// Whether a pod has an active deadline.
-pub fn is_terminating(pod: &Value) -> bool {
-    let seconds = pod.at("spec").at("activeDeadlineSeconds").as_int();
-    seconds.is_some_and(|seconds| seconds >= 0)
-}
-
-/// The scopes of a quota as requirements.
-fn scopes(quota: &Value) -> Vec<Value> {
-    let spec = quota.at("spec");
-    let plain = spec.list("scopes").iter();
-    plain
-        .map(|scope| value!({"scopeName": scope, "operator": "Exists"}))
-        .chain(
-            spec.at("scopeSelector")
-                .list("matchExpressions")
-                .iter()
-                .cloned(),
-        )
-        .collect()
-}
-
 /// Whether a requirement selects one of the names (ignoring empty ones), or nothing if there are none.
 fn selects(scope: &Value, names: &[&str]) -> bool {
     let name = scope.str("scopeName");
@@ -349,126 +329,4 @@ fn number(units: i64) -> Quantity {
 /// Whether a resource is defined by Kubernetes itself.
 fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
-}
-
-/// The usage of a pod that is not finished.
-fn pod(pod: &Value, now: i64) -> Amounts {
-    if matches!(pod.at("status").str("phase"), "Failed" | "Succeeded") || is_overdue(pod, now) {
-        return Amounts::default();
-    }
-    let amounts = |side| Amounts::pod_at_most(pod, side);
-    compute(&amounts(Side::Requests), &amounts(Side::Limits))
-}
-
-/// Whether a terminating pod has exceeded its grace period.
-fn is_overdue(pod: &Value, now: i64) -> bool {
-    let meta = pod.at("metadata");
-    let deleted = time::parse(meta.str("deletionTimestamp")).ok();
-    deleted
-        .zip(meta.at("deletionGracePeriodSeconds").as_int())
-        .is_some_and(|(deleted, grace)| now > deleted.saturating_add(grace))
-}
-
-fn compute(requests: &Amounts, limits: &Amounts) -> Amounts {
-    let mut out = Amounts::default();
-    let mut set = |name: String, amount: Quantity| {
-        out.0.insert(name.into(), amount);
-    };
-    set("pods".to_owned(), number(1));
-    for (name, amount) in &requests.0 {
-        let plain = ["cpu", "memory", "ephemeral-storage"].contains(&name.as_str())
-            || name.starts_with("hugepages-");
-        if plain {
-            set(name.to_string(), *amount);
-        }
-        let extended = !is_native(name) || name.starts_with("deviceclass.resource.kubernetes.io/");
-        if plain || (extended && !name.starts_with("requests.")) {
-            set(format!("requests.{name}"), *amount);
-        }
-    }
-    for (name, amount) in &limits.0 {
-        if ["cpu", "memory", "ephemeral-storage"].contains(&name.as_str()) {
-            set(format!("limits.{name}"), *amount);
-        }
-    }
-    out
-}
-
-/// Whether a pod has neither cpu nor memory requests or limits.
-pub fn is_best_effort(pod: &Value) -> bool {
-    let class = pod.at("status").str("qosClass");
-    if !class.is_empty() {
-        return class == "BestEffort";
-    }
-    let spec = pod.at("spec");
-    let silent = |holder: &Value| {
-        [Side::Requests, Side::Limits].into_iter().all(|side| {
-            let said = Amounts::container(holder, side);
-            ["cpu", "memory"]
-                .iter()
-                .all(|name| said.get(name).sign() == 0)
-        })
-    };
-    if !spec.at("resources").is_empty() {
-        return silent(spec);
-    }
-    ["containers", "initContainers"]
-        .iter()
-        .all(|list| spec.list(list).iter().all(silent))
-}
-
-fn crosses_namespaces(spec: &Value) -> bool {
-    let crosses = |term: &Value| {
-        !term.list("namespaces").is_empty() || term.get("namespaceSelector").is_some()
-    };
-    ["podAffinity", "podAntiAffinity"].iter().any(|key| {
-        let affinity = spec.at("affinity").at(key);
-        affinity
-            .list("requiredDuringSchedulingIgnoredDuringExecution")
-            .iter()
-            .any(crosses)
-            || affinity
-                .list("preferredDuringSchedulingIgnoredDuringExecution")
-                .iter()
-                .any(|weighted| crosses(weighted.at("podAffinityTerm")))
-    })
-}
-
-/// The storage that a claim requests, or its allocated storage if that is more; rounded up to whole units.
-fn claim_storage(claim: &Value) -> Option<Quantity> {
-    let read = |list: &Value| Amounts::read(list).0.get("storage").copied();
-    let whole = |amount: Quantity| {
-        if amount.is_fractional() {
-            Quantity::units(amount.value(), amount.form)
-        } else {
-            amount
-        }
-    };
-    let asked = whole(read(claim.at("spec").at("resources").at("requests"))?);
-    let given = read(claim.at("status").at("allocatedResources")).map(whole);
-    Some(given.map_or(asked, |given| given.max(asked)))
-}
-
-fn devices(claim: &Value) -> Amounts {
-    let count = |request: &Value| match request.str("allocationMode") {
-        "ExactCount" => request.int("count"),
-        "All" => ALL_DEVICES,
-        _ => 0,
-    };
-    let name = |request: &Value| -> CompactString {
-        format!("{}{BY_DEVICE}", request.str("deviceClassName")).into()
-    };
-    let mut out = Amounts::default();
-    for request in claim.at("spec").at("devices").list("requests") {
-        let mut most = Amounts::default();
-        let alternatives = request.list("firstAvailable");
-        for one in alternatives {
-            most.max(&Amounts([(name(one), number(count(one)))].into()));
-        }
-        if let Some(one) = request.get("exactly").filter(|_| alternatives.is_empty()) {
-            most.0.insert(name(one), number(count(one)));
-        }
-        out.add(&most);
-    }
-    out
 }

@@ -7,9 +7,9 @@ use futures::future::BoxFuture;
 
 use super::Call;
 use super::binding::{change, done};
-use crate::api::info::Info;
 use crate::api::query::WriteOptions;
 use crate::api::reply::Reply;
+use crate::api::request_info::Info;
 use crate::api::server::Server;
 use crate::api::verbs::Target;
 use crate::api::verbs::delete::DeleteOptions;

@@ -8,11 +8,11 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::Call;
-use crate::api::info::Info;
 use crate::api::negotiate::Shape;
 use crate::api::query::{FieldValidation, WriteOptions};
 use crate::api::read::{self, Expected};
 use crate::api::reply::Reply;
+use crate::api::request_info::Info;
 use crate::api::table;
 use crate::api::verbs::apply::{self, Applied, Ground};
 use crate::api::verbs::{Target, get, owners, patch};

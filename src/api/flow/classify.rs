@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use crate::api::info::Info;
+use crate::api::request_info::Info;
 use crate::auth::{User, accounts};
 use crate::schema::Value;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::api::info::Info;
+use crate::api::request_info::Info;
 use crate::auth::{MASTERS, User};
 
 /// The places for requests.

@@ -17,7 +17,7 @@ use super::request::{Queuing, Response};
 use super::retry::Refusals;
 use super::shares::{Bounds, Claim, Shares, shared_out};
 use super::width;
-use crate::api::info::Info;
+use crate::api::request_info::Info;
 use crate::auth::{User, bootstrap};
 use crate::schema::Value;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use compact_str::CompactString;
 
 use super::width::Width;
-use crate::api::info::Info;
+use crate::api::request_info::Info;
 
 /// Seats times time, in units of ten nanoseconds.
 pub type Work = i128;

@@ -9,8 +9,8 @@ use http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::own_client::apply;
+use crate::api::reconcile;
 use crate::api::server::Server;
-use crate::api::wake;
 use crate::meta::errors::quoted;
 use crate::meta::time;
 use crate::schema::Value;
@@ -43,7 +43,7 @@ pub async fn keep(server: Arc<Server>, ends: CancellationToken) {
         }
     };
     tokio::select! {
-        () = wake::keep(server, ends, causes, look) => {}
+        () = reconcile::keep(server, ends, causes, look) => {}
         () = adjusts => {}
     }
 }

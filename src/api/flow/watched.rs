@@ -6,8 +6,8 @@ use std::sync::Arc;
 use compact_str::CompactString;
 use parking_lot::Mutex;
 
-use crate::api::info::Info;
 use crate::api::query::Query;
+use crate::api::request_info::Info;
 
 /// What is watched: a group, a resource, a namespace and a name, of which the last two may be empty for all.
 type Key = [CompactString; 4];

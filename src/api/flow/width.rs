@@ -10,8 +10,8 @@
 use std::time::Duration;
 
 use super::request::{Work, work};
-use crate::api::info::Info;
 use crate::api::query::Query;
+use crate::api::request_info::Info;
 use crate::resources::cluster::Cluster;
 
 /// The most seats of one request.

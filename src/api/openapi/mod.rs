@@ -17,7 +17,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderValue, Response, header};
 
-use super::made::{Document, Documents};
+use super::cached_documents::{Document, Documents};
 use super::negotiate;
 use super::query::Query;
 use super::reply::{self, Body};

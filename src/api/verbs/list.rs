@@ -1,163 +1,26 @@
 //! Lists: selectors, pages of one consistent snapshot, resourceVersionMatch.
 
+mod options;
+mod selection;
+mod token;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-
+use self::token::Token;
 use super::{Target, store_failure, too_large};
-use crate::api::query::{Listing, Query};
 use crate::api::reply::{List, Reply};
-use crate::meta::selector::{Op, Selector, Term};
-use crate::meta::status::About;
+use crate::meta::Status;
+use crate::meta::errors::quoted;
 use crate::meta::strconv::parse_uint;
-use crate::meta::{Errors, Path, Status, errors::quoted};
-use crate::resources::{Resource, SelectorError, Version, forms, record};
-use crate::schema::{Value, byte_text, json};
+use crate::resources::forms;
 use crate::store::{Entry, Interest, Revision};
+
+pub use self::options::ListOptions;
+pub use self::selection::Selection;
 
 /// How long upstream waits for a future resourceVersion.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// The selectors of a list or watch.
-#[derive(Clone, Debug, Default)]
-pub struct Selection {
-    /// By labels.
-    pub labels: Selector,
-    /// By fields other than name and namespace.
-    pub fields: Selector,
-    /// `metadata.name` terms.
-    pub names: Selector,
-    /// Whether any field selector was given.
-    pub by_field: bool,
-}
-
-impl Selection {
-    /// The selection that two selectors make of a resource.
-    ///
-    /// # Errors
-    /// 400 with upstream's text for fields that cannot be selected.
-    fn of(
-        labels: Selector,
-        all: Selector,
-        resource: &Resource,
-        version: &Version,
-    ) -> Result<Selection, Status> {
-        let by_field = !all.is_empty();
-        let (mut fields, mut names) = (Vec::new(), Vec::new());
-        for mut term in all.0 {
-            match term.key.as_str() {
-                "metadata.name" => names.push(term),
-                "metadata.namespace" if selects_namespace(resource) => names.push(term),
-                key if version.selects(resource, key) => {
-                    if let Some(name) = resource.rules.selection.field_called(key) {
-                        term.key = name.into();
-                    }
-                    fields.push(term);
-                }
-                key => return Err(Status::bad_request(unknown_field(resource, version, key))),
-            }
-        }
-        Ok(Selection {
-            labels,
-            fields: Selector(fields),
-            names: Selector(names),
-            by_field,
-        })
-    }
-
-    /// Narrows it to the name in the path.
-    ///
-    /// # Errors
-    /// 400 if there is a field selector for anything other than that name.
-    pub fn only(&mut self, name: &str) -> Result<(), Status> {
-        if self.by_field {
-            return match self.name() == Some(name) {
-                true => Ok(()),
-                false => Err(Status::bad_request(
-                    "fieldSelector metadata.name doesn't match requested name",
-                )),
-            };
-        }
-        self.names.0.push(Term {
-            key: "metadata.name".into(),
-            op: Op::Equals,
-            values: vec![name.into()],
-        });
-        self.by_field = true;
-        Ok(())
-    }
-
-    /// Whether an entry is selected.
-    pub fn matches(&self, resource: &Resource, entry: &Entry) -> bool {
-        if !self.names.is_empty() {
-            let (namespace, name) = resource.split_key(&entry.key);
-            if !self.names.matches(|key| {
-                Some(if key == "metadata.name" {
-                    name
-                } else {
-                    namespace
-                })
-            }) {
-                return false;
-            }
-        }
-        self.labels.matches_pairs(&entry.record.labels)
-            && self.fields.matches_pairs(&entry.record.fields)
-    }
-
-    /// Whether an object is selected that is not stored and has no selectable field except its name.
-    pub fn matches_object(&self, object: &Value) -> bool {
-        let meta = object.at("metadata");
-        self.names.matches(|key| {
-            Some(match key {
-                "metadata.name" => meta.str("name"),
-                _ => meta.str("namespace"),
-            })
-        }) && self.labels.matches_pairs(&record::labels(object))
-    }
-
-    /// Whether everything is selected.
-    pub fn is_everything(&self) -> bool {
-        self.labels.is_empty() && !self.by_field
-    }
-
-    /// The single name that is selected, if there is one.
-    pub fn name(&self) -> Option<&str> {
-        self.names.exact("metadata.name")
-    }
-}
-
-fn selects_namespace(resource: &Resource) -> bool {
-    match resource.is_custom() {
-        true => resource.namespaced,
-        false => resource.rules.selection.by_namespace,
-    }
-}
-
-fn unknown_field(resource: &Resource, version: &Version, key: &str) -> String {
-    let rules = &resource.rules;
-    let own = !rules.selection.fields.is_empty() || resource.is_custom();
-    match rules.selection.refusal {
-        SelectorError::WithKind => format!(
-            "field label not supported for {}, Kind={}: {key}",
-            resource.api_version(&version.name),
-            resource.kind
-        ),
-        SelectorError::NotForKind => {
-            format!(
-                "field label {} not supported for {}",
-                quoted(key),
-                resource.kind
-            )
-        }
-        SelectorError::Usual if !own => format!(
-            "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
-            quoted(key)
-        ),
-        _ => format!("field label not supported: {key}"),
-    }
-}
 
 /// Waits until a revision exists, for at most three seconds; returns the newest otherwise.
 pub async fn until(target: &Target, asked: Revision) -> Result<(), Revision> {
@@ -186,180 +49,11 @@ pub async fn until(target: &Target, asked: Revision) -> Result<(), Revision> {
     }
 }
 
-/// A continue token: where the next page begins, and the revision of all pages (-1 for the newest).
-struct Token {
-    rev: i64,
-    start: String,
-}
-
-impl Token {
-    fn write(&self) -> String {
-        let mut start = self.start.clone();
-        start.push('\0');
-        let text = format!(
-            "{{\"v\":\"meta.k8s.io/v1\",\"rv\":{},\"start\":{}}}",
-            self.rev,
-            json::to_string(&Value::from(start))
-        );
-        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text)
-    }
-
-    fn read(text: &str) -> Result<Token, Status> {
-        let bad = |why: String| {
-            Status::bad_request(format!(
-                "invalid continue token: continue key is not valid: {why}"
-            ))
-        };
-        let bytes = byte_text::decode_unpadded(text)
-            .map_err(|at| bad(format!("illegal base64 data at input byte {at}")))?;
-        let value = json::parse(&bytes)
-            .map_err(|error| bad(error.to_string()))?
-            .value;
-        if !matches!(value, Value::Object(_) | Value::Null) {
-            return Err(bad(format!(
-                "json: cannot unmarshal {} into Go value of type storage.continueToken",
-                value.type_name()
-            )));
-        }
-        if value.str("v") != "meta.k8s.io/v1" {
-            return Err(bad(format!(
-                "server does not recognize this encoded version {}",
-                value.str("v")
-            )));
-        }
-        let (rev, start) = (value.int("rv"), value.str("start"));
-        if rev == 0 {
-            return Err(bad(
-                "incorrect encoded start resourceVersion (version meta.k8s.io/v1)".to_owned(),
-            ));
-        }
-        if start.is_empty() {
-            return Err(bad(
-                "encoded start key empty (version meta.k8s.io/v1)".to_owned()
-            ));
-        }
-        let key = start.strip_prefix('/').unwrap_or(start);
-        if !key.is_empty() && key.split('/').any(|part| matches!(part, "" | "." | "..")) {
-            return Err(bad(start.to_owned()));
-        }
-        Ok(Token {
-            rev,
-            start: start.trim_end_matches('\0').to_owned(),
-        })
-    }
-}
-
 /// The revision at which a list is read.
 enum Moment {
     Newest,
     NotOlderThan(Revision),
     Exact(Revision),
-}
-
-/// The options of a list, a watch or the deletion of a collection.
-pub struct ListOptions {
-    /// What is selected.
-    pub selection: Selection,
-    /// `timeoutSeconds`
-    pub timeout: Option<i64>,
-    /// `limit`; 0 if negative.
-    pub limit: usize,
-}
-
-impl ListOptions {
-    /// Reads them from a query.
-    ///
-    /// # Errors
-    /// As [`Query::listing`], 422 for invalid combinations, and 400 for fields that cannot be selected: these are
-    /// checked last.
-    pub fn read(target: &Target, watch: bool) -> Result<ListOptions, Status> {
-        let Listing {
-            timeout,
-            limit,
-            labels,
-            fields,
-        } = target.query.listing()?;
-        validate(&target.query, watch)?;
-        Ok(ListOptions {
-            selection: Selection::of(labels, fields, &target.resource, target.version())?,
-            timeout,
-            limit,
-        })
-    }
-}
-
-/// Rejects invalid combinations of options. Follows k8s.io/apimachinery/pkg/apis/meta/internalversion/validation.
-fn validate(query: &Query, watch: bool) -> Result<(), Status> {
-    const NEWER: &str = "NotOlderThan";
-    let mut errors = Errors::default();
-    let text = |name: &str| query.get(name).unwrap_or_default();
-    let (matching, version) = (text("resourceVersionMatch"), text("resourceVersion"));
-    let continues = !text("continue").is_empty();
-    let initial = query.get("sendInitialEvents").is_some();
-    let path = Path::ROOT.field("resourceVersionMatch");
-    let not_continued = "resourceVersionMatch is forbidden when continue is provided";
-    if watch {
-        // A watch from version 0 sends initial events even without this option.
-        let from_start = !initial && matching.is_empty() && matches!(version, "" | "0");
-        let (initial, matching) = match from_start {
-            true => (true, NEWER),
-            false => (initial, matching),
-        };
-        if initial && matching != NEWER {
-            let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-            errors.forbidden(path, why);
-        }
-        if !initial && !matching.is_empty() {
-            let why =
-                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
-            errors.forbidden(path, why);
-        }
-        if !matching.is_empty() && matching != NEWER {
-            errors.not_supported(path, matching, &[NEWER]);
-        }
-        if !matching.is_empty() && continues {
-            errors.forbidden(path, not_continued);
-        }
-    } else {
-        if !matching.is_empty() {
-            if version.is_empty() {
-                errors.forbidden(
-                    path,
-                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
-                );
-            }
-            if continues {
-                errors.forbidden(path, not_continued);
-            }
-            if !matches!(matching, "Exact" | NEWER) {
-                errors.not_supported(path, matching, &["Exact", NEWER, ""]);
-            }
-            if matching == "Exact" && version == "0" {
-                errors.forbidden(
-                    path,
-                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-                );
-            }
-        }
-        if initial {
-            errors.forbidden(
-                Path::ROOT.field("sendInitialEvents"),
-                "sendInitialEvents is forbidden for list",
-            );
-        }
-    }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(Status::invalid(
-            About {
-                group: "meta.k8s.io",
-                kind: "ListOptions",
-                name: "",
-            },
-            &errors,
-        ))
-    }
 }
 
 /// Handles a list.

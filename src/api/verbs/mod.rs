@@ -11,8 +11,8 @@ pub mod write;
 
 use std::sync::Arc;
 
-use super::info::Info;
 use super::query::Query;
+use super::request_info::Info;
 use crate::auth::User;
 use crate::meta::Status;
 use crate::meta::status::{About, key_name};

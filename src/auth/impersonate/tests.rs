@@ -1,3 +1,5 @@
+use http::HeaderMap;
+
 use super::*;
 
 /// Allows only the listed `verb resource/subresource name` (or `verb resource *`).

@@ -17,7 +17,8 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::core::Request;
 use serde_json::json;
 
-use super::{Recent, Tone};
+use super::Tone;
+use super::recent::Recent;
 use crate::client::errors::is_not_found;
 
 /// How long after its last event a series is over.

@@ -3,13 +3,16 @@
 //! There is a node for each object that has owners, is owned, or waits for its dependents; other objects have none. An
 //! owner that is only known from a dependent's reference is *virtual*: whether it exists is not known yet.
 
+mod absent;
+mod seen;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use compact_str::CompactString;
-use kube::ResourceExt as _;
+use self::absent::{misplaced, names};
 
-use crate::client::discovery::Bare;
+pub use self::absent::Misplaced;
+pub use self::seen::{Identity, Owner, Seen};
 
 /// An object's uid.
 pub type Uid = Arc<str>;
@@ -18,104 +21,6 @@ pub type Uid = Arc<str>;
 pub const ORPHAN: &str = "orphan";
 /// The finalizer of an object that is deleted after its dependents.
 pub const FOREGROUND: &str = "foregroundDeletion";
-
-/// Identifies an object: the content of an owner reference, and a namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Identity {
-    /// `apps/v1`
-    pub api_version: CompactString,
-    /// `ReplicaSet`
-    pub kind: CompactString,
-    /// Empty for cluster-scoped objects.
-    pub namespace: CompactString,
-    /// Its name.
-    pub name: CompactString,
-    /// Its uid.
-    pub uid: Uid,
-}
-
-/// An owner reference.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
-    /// `apps/v1`
-    pub api_version: CompactString,
-    /// `ReplicaSet`
-    pub kind: CompactString,
-    /// Its name.
-    pub name: CompactString,
-    /// Its uid.
-    pub uid: Uid,
-    /// `blockOwnerDeletion`: an owner that waits for its dependents must wait for this one.
-    pub blocks: bool,
-}
-
-impl Owner {
-    /// The object that the reference refers to from a namespace.
-    pub fn identity(&self, namespace: &str) -> Identity {
-        Identity {
-            api_version: self.api_version.clone(),
-            kind: self.kind.clone(),
-            namespace: namespace.into(),
-            name: self.name.clone(),
-            uid: self.uid.clone(),
-        }
-    }
-
-    fn means(&self, identity: &Identity) -> bool {
-        self.uid == identity.uid
-            && self.name == identity.name
-            && self.kind == identity.kind
-            && self.api_version == identity.api_version
-    }
-}
-
-/// The state of an object that the graph needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
-    /// Its identity.
-    pub identity: Identity,
-    /// Its owners.
-    pub owners: Vec<Owner>,
-    /// It is being deleted.
-    pub deleting: bool,
-    /// It has the finalizer [`ORPHAN`].
-    pub orphans: bool,
-    /// It has the finalizer [`FOREGROUND`].
-    pub waits: bool,
-}
-
-impl Seen {
-    /// Extracts the state from an object.
-    pub fn of(object: &Bare, api_version: &str, kind: &str) -> Seen {
-        let meta = &object.metadata;
-        let has = |finalizer: &str| {
-            meta.finalizers
-                .iter()
-                .flatten()
-                .any(|known| known == finalizer)
-        };
-        let owners = object.owner_references().iter().map(|owner| Owner {
-            api_version: owner.api_version.as_str().into(),
-            kind: owner.kind.as_str().into(),
-            name: owner.name.as_str().into(),
-            uid: owner.uid.as_str().into(),
-            blocks: owner.block_owner_deletion == Some(true),
-        });
-        Seen {
-            identity: Identity {
-                api_version: api_version.into(),
-                kind: kind.into(),
-                namespace: meta.namespace.as_deref().unwrap_or_default().into(),
-                name: meta.name.as_deref().unwrap_or_default().into(),
-                uid: meta.uid.as_deref().unwrap_or_default().into(),
-            },
-            owners: owners.collect(),
-            deleting: meta.deletion_timestamp.is_some(),
-            orphans: has(ORPHAN),
-            waits: has(FOREGROUND),
-        }
-    }
-}
 
 /// What to do after a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,15 +31,6 @@ pub enum Work {
     Orphan(Uid),
     /// Tell the author of an object that its reference can never be right.
     Tell(Box<Misplaced>),
-}
-
-/// An object with a reference to an object of another namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Misplaced {
-    /// The object.
-    pub dependent: Identity,
-    /// What its reference refers to, if it were in the namespace of the object.
-    pub owner: Identity,
 }
 
 #[derive(Clone, Debug)]
@@ -171,9 +67,6 @@ pub struct Item {
     /// To be passed to [`Graph::confirm`].
     pub serial: u64,
 }
-
-/// How many absent owners are remembered.
-const MOST_ABSENT: usize = 500;
 
 /// The ownership graph.
 #[derive(Default)]
@@ -269,75 +162,6 @@ impl Graph {
         work
     }
 
-    /// Removes an object that the API says does not exist. Also returns whether to retry it with a delay, because other
-    /// dependents refer to its uid by another identity: as long as two identities exist, they alternate, so each turn
-    /// should cost more than the last.
-    pub fn missing(&mut self, identity: &Identity) -> (Vec<Work>, bool) {
-        let Some(node) = self.nodes.get(&identity.uid) else {
-            return (Vec::new(), false);
-        };
-        let disagrees = node.observed && node.identity != *identity;
-        let (meant, others): (Vec<Uid>, Vec<Uid>) =
-            node.dependents.iter().cloned().partition(|dependent| {
-                self.nodes
-                    .get(dependent)
-                    .is_some_and(|dependent| names(dependent, identity))
-            });
-        if !disagrees && (node.observed || others.is_empty()) {
-            return (self.gone(&identity.uid), false);
-        }
-        let mut work = Vec::new();
-        if !meant.is_empty() {
-            self.remember_absent(identity.clone());
-            work.extend(meant.into_iter().map(Work::Delete));
-        }
-        // Some dependents refer to another object with this uid: that one is looked up next.
-        let current = self.nodes.get(&identity.uid).filter(|node| !node.observed);
-        let mut elsewhere = false;
-        if current.is_some_and(|node| node.identity == *identity)
-            && let Some(other) = self.other_name(&others, identity)
-            && let Some(node) = self.nodes.get_mut(&identity.uid)
-        {
-            node.identity = other;
-            elsewhere = true;
-        }
-        (work, elsewhere)
-    }
-
-    /// Another identity by which dependents refer to an owner: the next one in a circular order.
-    fn other_name(&self, dependents: &[Uid], identity: &Identity) -> Option<Identity> {
-        let order = |identity: &Identity| {
-            (
-                identity.kind.clone(),
-                identity.api_version.clone(),
-                identity.namespace.clone(),
-                identity.name.clone(),
-            )
-        };
-        let mut others: Vec<Identity> = dependents
-            .iter()
-            .filter_map(|dependent| self.nodes.get(dependent))
-            .filter_map(|dependent| {
-                let owner = dependent
-                    .owners
-                    .iter()
-                    .find(|owner| owner.uid == identity.uid)?;
-                Some(owner.identity(&dependent.identity.namespace))
-            })
-            .collect();
-        others.sort_by_key(order);
-        let next = others.iter().find(|other| order(other) > order(identity));
-        next.or(others.first()).cloned()
-    }
-
-    /// Updates a virtual node with its state in the API, unless the node has changed since `serial` was read.
-    pub fn confirm(&mut self, seen: Seen, serial: u64) -> Vec<Work> {
-        match self.nodes.get(&seen.identity.uid) {
-            Some(node) if !node.observed && node.serial == serial => self.saw(seen),
-            _ => Vec::new(),
-        }
-    }
-
     /// Applies a new list of a watch: all objects of a kind that exist.
     pub fn listed(
         &mut self,
@@ -379,22 +203,6 @@ impl Graph {
             dependent_waits: dependents().any(|dependent| dependent.waiting),
             serial: node.serial,
         })
-    }
-
-    /// Whether an object is known not to exist.
-    pub fn is_absent(&self, identity: &Identity) -> bool {
-        self.absent.contains(identity)
-    }
-
-    /// Remembers that an object does not exist. Uids are never reused.
-    pub fn remember_absent(&mut self, identity: Identity) {
-        if self.is_absent(&identity) {
-            return;
-        }
-        if self.absent.len() == MOST_ABSENT {
-            self.absent.pop_front();
-        }
-        self.absent.push_back(identity);
     }
 
     fn insert(&mut self, identity: &Identity, observed: bool) {
@@ -493,26 +301,4 @@ impl Graph {
 /// Whether an owner can own objects in `namespace`, given its own namespace.
 fn is_reachable(owner: &Identity, namespace: &str) -> bool {
     owner.namespace.is_empty() || owner.namespace == namespace
-}
-
-/// What to tell if a dependent refers to an object that is known to be in another namespace.
-fn misplaced(dependent: &Node, owner: &Identity) -> Option<Work> {
-    let namespace = &dependent.identity.namespace;
-    let mut references = dependent.owners.iter();
-    let reference = references.find(|reference| reference.uid == owner.uid)?;
-    (!is_reachable(owner, namespace)).then(|| {
-        Work::Tell(Box::new(Misplaced {
-            dependent: dependent.identity.clone(),
-            owner: reference.identity(namespace),
-        }))
-    })
-}
-
-/// Whether a dependent has a reference to exactly this object.
-fn names(dependent: &Node, owner: &Identity) -> bool {
-    is_reachable(owner, &dependent.identity.namespace)
-        && dependent
-            .owners
-            .iter()
-            .any(|reference| reference.means(owner))
 }

@@ -1,24 +1,25 @@
 //! Describes a container as a process: image, command, environment, mounts, security, limits.
 
+mod memory;
+mod rights;
+
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Capabilities, Container, Pod, ResourceRequirements, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 
+use self::rights::rights;
 use super::environment::expand;
 use super::{Host, text, uid};
-use crate::meta::quantity::Quantity;
 use crate::node::machine::{
-    ASKED_IMAGE, IMAGE, IMAGE_ID, RECURSIVE, SIZE, STOP_SIGNAL, Size, full_name,
-    is_recursively_read_only,
+    ASKED_IMAGE, IMAGE, IMAGE_ID, RECURSIVE, SIZE, STOP_SIGNAL, Size, is_recursively_read_only,
 };
 use crate::node::supplies::Lack;
-use crate::zone::{
-    CAPABILITIES, Limits, Mount, ProcessId, ProcessSpec, Propagation, Rights, Root,
-    USUAL_CAPABILITIES, ZoneNetwork, ZoneSpec,
-};
+use crate::zone::{Mount, ProcessId, ProcessSpec, Propagation, Root, ZoneNetwork, ZoneSpec};
+
+pub(super) use self::memory::limits;
 
 /// The lowest priority of critical pods.
 const SYSTEM_CRITICAL: i32 = 2_000_000_000;
@@ -28,165 +29,6 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// The name of a process's root in the storage engine.
 pub fn root_name(uid: &str, id: &ProcessId) -> String {
     format!("{uid}/{}-{}", id.name, id.generation)
-}
-
-fn capabilities(of: Option<&Capabilities>) -> Vec<String> {
-    let plain = |name: &String| {
-        let upper = name.to_uppercase();
-        upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned()
-    };
-    let list =
-        |names: Option<&Vec<String>>| names.into_iter().flatten().map(plain).collect::<Vec<_>>();
-    let (add, drop) = match of {
-        Some(of) => (list(of.add.as_ref()), list(of.drop.as_ref())),
-        None => (Vec::new(), Vec::new()),
-    };
-    let all = |names: &[String]| names.iter().any(|name| name == "ALL");
-    let mut result: Vec<String> = match (all(&drop), all(&add)) {
-        (true, _) => Vec::new(),
-        (false, true) => CAPABILITIES.iter().map(|name| (*name).to_owned()).collect(),
-        (false, false) => USUAL_CAPABILITIES
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect(),
-    };
-    result.retain(|name| !drop.contains(name));
-    result.extend(add.into_iter().filter(|name| name != "ALL"));
-    result.sort();
-    result.dedup();
-    result
-}
-
-fn id(value: Option<i64>) -> Option<u32> {
-    value.and_then(|value| u32::try_from(value).ok())
-}
-
-fn rights(of: &Pod, container: &Container, image_user: &str) -> Result<Rights, Lack> {
-    let spec = of.spec.as_ref();
-    let pod = spec.and_then(|spec| spec.security_context.clone());
-    let pod = pod.unwrap_or_default();
-    let own = container.security_context.clone().unwrap_or_default();
-    let uid = id(own.run_as_user.or(pod.run_as_user));
-    if own.run_as_non_root.or(pod.run_as_non_root) == Some(true) {
-        let named = image_user.split(':').next().unwrap_or_default();
-        let as_root = "container has runAsNonRoot and image will run as root".to_owned();
-        let wrong = match (uid, named.parse::<u32>()) {
-            (Some(0), _) => Some("container's runAsUser breaks non-root policy".to_owned()),
-            (Some(_), _) => None,
-            (None, Ok(0)) => Some(as_root),
-            (None, Ok(_)) => None,
-            (None, Err(_)) if named.is_empty() => Some(as_root),
-            (None, Err(_)) => Some(format!(
-                "container has runAsNonRoot and image has non-numeric user ({named}), cannot verify user is non-root"
-            )),
-        };
-        if let Some(wrong) = wrong {
-            let (pod, name) = (full_name(of), &container.name);
-            return Err(Lack::new(
-                "CreateContainerConfigError",
-                format!("{wrong} (pod: {pod:?}, container: {name})"),
-            ));
-        }
-    }
-    let profile = own.seccomp_profile.or(pod.seccomp_profile);
-    let kind = profile.as_ref().map(|profile| profile.type_.as_str());
-    if kind == Some("Localhost") && own.privileged != Some(true) {
-        let name = profile.and_then(|profile| profile.localhost_profile);
-        let message = format!(
-            "cannot load seccomp profile {:?}: profiles in files are not read; use RuntimeDefault",
-            name.unwrap_or_default()
-        );
-        return Err(Lack::new("CreateContainerError", message));
-    }
-    let seccomp = kind == Some("RuntimeDefault");
-    let mut groups: Vec<u32> = pod
-        .supplemental_groups
-        .iter()
-        .flatten()
-        .filter_map(|group| id(Some(*group)))
-        .collect();
-    groups.extend(id(pod.fs_group));
-    Ok(Rights {
-        uid,
-        gid: id(own.run_as_group.or(pod.run_as_group)),
-        user: image_user.to_owned(),
-        groups,
-        strict_groups: pod.supplemental_groups_policy.as_deref() == Some("Strict"),
-        capabilities: capabilities(own.capabilities.as_ref()),
-        privileged: own.privileged == Some(true),
-        no_new_privileges: own.allow_privilege_escalation == Some(false),
-        read_only_root: own.read_only_root_filesystem == Some(true),
-        unmasked_proc: own.proc_mount.as_deref() == Some("Unmasked"),
-        seccomp,
-    })
-}
-
-/// A memory request in bytes; defaults to the limit.
-fn memory_request(of: Option<&ResourceRequirements>) -> Option<i64> {
-    let listed = |map: &Option<
-        BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
-    >| { Quantity::parse(&map.as_ref()?.get("memory")?.0).ok() };
-    let (requests, limits) = (listed(&of?.requests), listed(&of?.limits));
-    requests.or(limits).map(|memory| memory.value())
-}
-
-/// The OOM score adjustment of a container on a host with this much memory. Follows `GetContainerOOMScoreAdjust`
-/// (pkg/kubelet/qos).
-fn oom_score(pod: &Pod, container: &Container, capacity: u64) -> i32 {
-    const LEAST: i32 = -997;
-    const MOST: i32 = 1000;
-    let spec = pod.spec.clone().unwrap_or_default();
-    let is_critical = spec
-        .priority
-        .is_some_and(|priority| priority >= SYSTEM_CRITICAL);
-    if is_critical && spec.priority_class_name.as_deref() == Some("system-node-critical") {
-        return LEAST;
-    }
-    let status = pod.status.as_ref();
-    match status.and_then(|status| status.qos_class.as_deref()) {
-        Some("Guaranteed") => return LEAST,
-        Some("BestEffort") => return MOST,
-        _ => {}
-    }
-    let of = |one: &Container| memory_request(one.resources.as_ref()).unwrap_or(0);
-    let inits = spec.init_containers.as_deref().unwrap_or_default();
-    let is_sidecar = |one: &Container| one.restart_policy.as_deref() == Some("Always");
-    let (mut beside, mut most) = (0, 0);
-    for init in inits {
-        most = most.max(beside + of(init));
-        if is_sidecar(init) {
-            beside += of(init);
-        }
-    }
-    let most = most.max(beside + spec.containers.iter().map(of).sum::<i64>());
-    // Pod-level requests beyond those of its containers are shared equally among them.
-    let count = (inits.len() + spec.containers.len()).max(1) as i64;
-    let whole = memory_request(spec.resources.as_ref());
-    let share = whole.map_or(0, |whole| (whole - most).max(0) / count);
-    let score = |memory: i64| {
-        let whole = i128::from(capacity.max(1));
-        i128::from(MOST) - i128::from(MOST) * i128::from(memory + share) / whole
-    };
-    let mut result = score(of(container));
-    if inits
-        .iter()
-        .any(|one| one.name == container.name && is_sidecar(one))
-    {
-        // A sidecar is not killed before the containers that it serves.
-        let least = spec.containers.iter().map(of).min().unwrap_or(0);
-        result = result.min(score(least));
-    }
-    result.clamp(i128::from(MOST + LEAST), i128::from(MOST - 1)) as i32
-}
-
-/// Limits of a container, with kubelet's rules for shares and scores.
-pub(super) fn limits(pod: &Pod, container: &Container) -> Limits {
-    let spec = pod.spec.clone().unwrap_or_default();
-    let capacity = super::usage::memory().capacity;
-    Limits {
-        oom_score: Some(oom_score(pod, container, capacity)),
-        ..Size::of(&spec, container).limits()
-    }
 }
 
 /// The part of a volume that a mount shows, if not the whole. Follows `ExpandContainerVolumeMounts` and `makeMounts`:
@@ -439,147 +281,4 @@ impl Host {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_may_not_be_root_is_told_why() {
-        let pod: Pod = serde_json::from_value(serde_json::json!({
-            "metadata": {"name": "p", "namespace": "n", "uid": "u"},
-            "spec": {"securityContext": {"runAsNonRoot": true}, "containers": []},
-        }))
-        .expect("a pod");
-        let container = |uid: Option<i64>| -> Container {
-            let context = serde_json::json!({"runAsUser": uid});
-            let container = serde_json::json!({"name": "c", "securityContext": context});
-            serde_json::from_value(container).expect("a container")
-        };
-        let of = r#" (pod: "p_n(u)", container: c)"#;
-        for (uid, image, expected) in [
-            (Some(7), "", None),
-            (None, "7:7", None),
-            (
-                Some(0),
-                "7",
-                Some("container's runAsUser breaks non-root policy"),
-            ),
-            (
-                None,
-                "",
-                Some("container has runAsNonRoot and image will run as root"),
-            ),
-            (
-                None,
-                "0",
-                Some("container has runAsNonRoot and image will run as root"),
-            ),
-            (
-                None,
-                "me",
-                Some(
-                    "container has runAsNonRoot and image has non-numeric user (me), cannot verify user is non-root",
-                ),
-            ),
-        ] {
-            let refused = rights(&pod, &container(uid), image).err();
-            let expected = expected.map(|text| format!("{text}{of}"));
-            assert_eq!(
-                refused.map(|lack| lack.message),
-                expected,
-                "{uid:?} {image}"
-            );
-        }
-    }
-
-    #[test]
-    fn the_kernel_ends_first_who_asks_for_least() {
-        let container = |name: &str, memory: &str, policy: Option<&str>| {
-            let resources = match memory {
-                "" => serde_json::json!({}),
-                memory => serde_json::json!({"requests": {"memory": memory}}),
-            };
-            serde_json::json!({"name": name, "resources": resources, "restartPolicy": policy})
-        };
-        let plain = [container("c", "100", None), container("d", "", None)];
-        let none: [serde_json::Value; 0] = [];
-        let sidecar = [container("s", "", Some("Always")), container("i", "", None)];
-        let node = serde_json::json!({"priority": 2_000_001_000, "priorityClassName": "system-node-critical"});
-        let cluster = serde_json::json!({"priority": 2_000_000_000, "priorityClassName": "system-cluster-critical"});
-        let whole = serde_json::json!({"resources": {"requests": {"memory": "400"}}});
-        let other = serde_json::json!({});
-        let big = [container("c", "999", None), container("d", "300", None)];
-        for (class, more, inits, containers, name, expected) in [
-            ("Guaranteed", &other, &none[..], &plain, "c", -997),
-            ("BestEffort", &other, &none[..], &plain, "c", 1000),
-            ("BestEffort", &node, &none[..], &plain, "c", -997),
-            ("Burstable", &cluster, &none[..], &plain, "c", 900),
-            ("Burstable", &other, &none[..], &plain, "c", 900),
-            ("Burstable", &other, &none[..], &plain, "d", 999),
-            ("Burstable", &other, &none[..], &big, "c", 3),
-            ("Burstable", &other, &sidecar[..], &big, "s", 700),
-            ("Burstable", &other, &sidecar[..], &big, "i", 999),
-            ("Burstable", &whole, &none[..], &plain, "c", 750),
-            ("Burstable", &whole, &none[..], &plain, "d", 850),
-            ("Burstable", &whole, &sidecar[..], &plain, "s", 925),
-        ] {
-            let mut spec = more.clone();
-            spec["initContainers"] = inits.to_vec().into();
-            spec["containers"] = containers.to_vec().into();
-            let pod = serde_json::json!({"spec": spec, "status": {"qosClass": class}});
-            let pod: Pod = serde_json::from_value(pod).expect("a pod");
-            let spec = pod.spec.as_ref().expect("one");
-            let mut all = spec
-                .containers
-                .iter()
-                .chain(spec.init_containers.iter().flatten());
-            let one = all.find(|one| one.name == name).expect("one");
-            assert_eq!(
-                oom_score(&pod, one, 1000),
-                expected,
-                "{class} {more} {name}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_part_of_a_volume_is_named_and_stays_inside() {
-        let known = |name: &str| match name {
-            "POD" => Some("web".to_owned()),
-            "UP" => Some("..".to_owned()),
-            "ROOT" => Some("/etc".to_owned()),
-            "EMPTY" => Some(String::new()),
-            _ => None,
-        };
-        for (path, expression, expected) in [
-            ("", "", Ok(None)),
-            ("a/b", "", Ok(Some("a/b"))),
-            ("", "$(POD)/$$(POD)", Ok(Some("web/$(POD)"))),
-            ("a..b", "", Ok(Some("a..b"))),
-            ("", "$(NO)/$(EMPTY)", Err("missing value for EMPTY, NO")),
-            (
-                "",
-                "$(UP)",
-                Err("unable to provision SubPath `..`: must not contain '..'"),
-            ),
-            (
-                "a/../b",
-                "",
-                Err("unable to provision SubPath `a/../b`: must not contain '..'"),
-            ),
-            (
-                "",
-                "$(ROOT)",
-                Err("error SubPath `/etc` must not be an absolute path"),
-            ),
-        ] {
-            let mount = VolumeMount {
-                sub_path: Some(path.to_owned()),
-                sub_path_expr: Some(expression.to_owned()),
-                ..VolumeMount::default()
-            };
-            let expected = expected.map(|path| path.map(str::to_owned));
-            let expected = expected.map_err(str::to_owned);
-            assert_eq!(sub_path(&mount, &known), expected, "{path} {expression}");
-        }
-    }
-}
+mod tests;

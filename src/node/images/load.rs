@@ -1,79 +1,20 @@
 //! `reddwarf image load`: OCI layouts and docker archives, as directories or tar files.
 
+mod documents;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use serde::Deserialize;
 
-use super::{Access, Image, ImageError, Images, Reference, RunConfig, has_layer, unpack};
+use self::documents::{Configuration, DockerImage};
+use super::{Access, Image, ImageError, Images, Reference, has_layer, unpack};
 use crate::blocking::blocking;
 use crate::storage::LayerDirectory;
 
-/// A digest and information about its content.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Descriptor {
-    /// `sha256:...`
-    pub digest: String,
-    /// Its size in bytes as transferred; 0 if unknown.
-    #[serde(default)]
-    pub size: u64,
-    /// Annotations.
-    #[serde(default)]
-    pub annotations: BTreeMap<String, String>,
-    /// The platform that it is for.
-    #[serde(default)]
-    pub platform: Option<Platform>,
-}
-
-/// A platform.
-#[derive(Debug, Clone, Default, Deserialize)]
-pub struct Platform {
-    /// `amd64`
-    pub architecture: String,
-    /// `linux`
-    pub os: String,
-}
-
-/// An index or a manifest.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Manifest {
-    /// Manifests of an index.
-    #[serde(default)]
-    pub manifests: Vec<Descriptor>,
-    /// The configuration.
-    #[serde(default)]
-    pub config: Option<Descriptor>,
-    /// Layers, lowest first.
-    #[serde(default)]
-    pub layers: Vec<Descriptor>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Configuration {
-    #[serde(default)]
-    config: Option<RunConfig>,
-    rootfs: RootFs,
-}
-
-#[derive(Debug, Deserialize)]
-struct RootFs {
-    #[serde(default)]
-    diff_ids: Vec<String>,
-}
-
-/// An entry in the `manifest.json` of a docker archive.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct DockerImage {
-    config: String,
-    #[serde(default)]
-    repo_tags: Option<Vec<String>>,
-    layers: Vec<String>,
-}
+pub use self::documents::{Manifest, chains_of, choose};
 
 fn wrong(text: impl Into<String>) -> ImageError {
     ImageError::Content(text.into())
@@ -113,41 +54,6 @@ fn read_blob(directory: &Path, digest: &str) -> Result<Vec<u8>, ImageError> {
 
 fn parse<T: serde::de::DeserializeOwned>(text: &[u8], what: &str) -> Result<T, ImageError> {
     serde_json::from_slice(text).map_err(|error| wrong(format!("{what}: {error}")))
-}
-
-/// The manifest in an index that is for this platform.
-pub fn choose(list: &[Descriptor]) -> Option<&Descriptor> {
-    let own = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    list.iter()
-        .find(|one| {
-            one.platform
-                .as_ref()
-                .is_some_and(|platform| platform.os == "linux" && platform.architecture == own)
-        })
-        .or_else(|| list.iter().find(|one| one.platform.is_none()))
-}
-
-/// The chain IDs of the layers in a configuration: each is the digest of a layer and all below it.
-///
-/// # Errors
-/// [`ImageError::Content`].
-pub fn chains_of(configuration: &[u8]) -> Result<Vec<String>, ImageError> {
-    let parsed: Configuration = parse(configuration, "the configuration")?;
-    let mut chains: Vec<String> = Vec::new();
-    for diff in parsed.rootfs.diff_ids {
-        let chain = match chains.last() {
-            None => diff,
-            Some(parent) => unpack::digest(format!("{parent} {diff}").as_bytes()),
-        };
-        // Digests become directory names.
-        blob(Path::new(""), &chain)?;
-        chains.push(chain);
-    }
-    Ok(chains)
 }
 
 /// How to record an image.

@@ -3,6 +3,7 @@
 //! Each record is a file that is replaced as a whole: the command line and a running agent see the same images without
 //! communicating.
 
+mod image;
 mod keyring;
 mod load;
 mod pull;
@@ -10,125 +11,20 @@ mod reference;
 mod unpack;
 mod zstd;
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-
 use crate::blocking::{Broke, blocking};
 use crate::private::write_whole;
 use crate::storage::{StorageEngine, StorageError};
 
+pub use self::image::{Image, RunConfig};
 pub use keyring::{Access, Credentials, Holder, Keyring};
 pub use pull::Registries;
 pub use reference::Reference;
-
-/// The run configuration of an image.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-pub struct RunConfig {
-    /// The user, as `USER[:GROUP]`.
-    pub user: String,
-    /// `NAME=value`.
-    pub env: Option<Vec<String>>,
-    /// The program.
-    pub entrypoint: Option<Vec<String>>,
-    /// Its arguments.
-    pub cmd: Option<Vec<String>>,
-    /// The working directory.
-    pub working_dir: String,
-    /// The signal that asks its process to end.
-    pub stop_signal: Option<String>,
-}
-
-/// An image on this host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Image {
-    /// The digest of its configuration.
-    pub id: String,
-    /// `docker.io/library/busybox:latest`, ...
-    pub names: Vec<String>,
-    /// `docker.io/library/busybox@sha256:...`, ...
-    pub digests: Vec<String>,
-    /// Its run configuration.
-    pub config: RunConfig,
-    /// Its layers, lowest first.
-    pub chains: Vec<String>,
-    /// The total size of its layers in bytes.
-    pub size: u64,
-    /// When it was loaded or pulled.
-    pub loaded: Timestamp,
-    /// Whether it was pulled and can be pulled again; otherwise it was loaded manually.
-    #[serde(default)]
-    pub pulled: bool,
-    /// Who may use it, by the repositories from which it was pulled for pods. None if it is not restricted: it is from
-    /// an earlier version, or was fetched manually.
-    #[serde(default)]
-    pub access: Option<BTreeMap<String, Access>>,
-}
-
-impl Image {
-    /// The image in `list` with this name, digest or id.
-    ///
-    /// # Errors
-    /// [`ImageError::Name`]
-    pub fn named<'i>(list: &'i [Image], name: &str) -> Result<Option<&'i Image>, ImageError> {
-        let by_id = |image: &&Image| {
-            image.id == name
-                || image
-                    .id
-                    .strip_prefix("sha256:")
-                    .is_some_and(|id| name.len() >= 12 && id.starts_with(name))
-        };
-        match Reference::parse(name) {
-            Ok(reference) => {
-                let full = reference.to_string();
-                let digest = reference.by_digest();
-                let named = list.iter().find(|image| match &digest {
-                    Some(digest) => image.digests.contains(digest),
-                    None => image.names.contains(&full),
-                });
-                Ok(named.or_else(|| list.iter().find(by_id)))
-            }
-            Err(error) => list.iter().find(by_id).map(Some).ok_or(error),
-        }
-    }
-
-    /// The value of the label [`IMAGE_ID`](super::machine::IMAGE_ID) of containers that run it.
-    pub fn label(&self) -> &str {
-        self.digests.first().unwrap_or(&self.id)
-    }
-
-    /// Whether a pod with these credentials for a repository may use it under that repository's name.
-    pub fn admits(&self, repository: &str, credentials: &[&Credentials]) -> bool {
-        let Some(access) = self.access.as_ref().filter(|_| self.pulled) else {
-            return true;
-        };
-        let access = access.get(repository);
-        access.is_some_and(|access| access.admits(credentials))
-    }
-
-    /// Also admits those whom another record of it admits.
-    fn admit(&mut self, others: Option<BTreeMap<String, Access>>) {
-        for (repository, access) in others.into_iter().flatten() {
-            let own = self.access.get_or_insert_default().entry(repository);
-            match own {
-                Entry::Vacant(own) => drop(own.insert(access)),
-                Entry::Occupied(mut own) => own.get_mut().extend(access),
-            }
-        }
-    }
-
-    /// Whether containers with such a label run it.
-    pub fn has_label(&self, label: &str) -> bool {
-        self.id == label || self.digests.iter().any(|digest| digest == label)
-    }
-}
 
 /// Why an operation on an image failed.
 #[derive(Debug, thiserror::Error)]
@@ -482,122 +378,4 @@ impl Images {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn image(id: &str, names: &[&str]) -> Image {
-        Image {
-            id: id.into(),
-            names: names.iter().map(|name| (*name).to_owned()).collect(),
-            digests: Vec::new(),
-            config: RunConfig::default(),
-            chains: Vec::new(),
-            size: 1,
-            loaded: Timestamp::UNIX_EPOCH,
-            pulled: false,
-            access: None,
-        }
-    }
-
-    fn images_in(directory: &Path) -> Images {
-        let pool = directory.to_str().expect("text");
-        let config = crate::storage::StoragePoolConfig::derive(pool, None, None, None);
-        let engine = crate::storage::Directories::new(&config.expect("sound"));
-        Images::new(&directory.join("records"), Arc::new(engine))
-    }
-
-    #[test]
-    fn a_damaged_record_is_set_aside_and_the_others_are_used() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let images = images_in(directory.path());
-        images.save(image("sha256:aa", &["a"])).expect("recorded");
-        let damaged = images.records.join("bb.json");
-        std::fs::write(&damaged, "").expect("written");
-        // Stands for a file that the system cannot read.
-        std::fs::create_dir(images.records.join("cc.json")).expect("made");
-        for _ in 0..2 {
-            let ids: Vec<_> = images
-                .list()
-                .expect("read")
-                .into_iter()
-                .map(|one| one.id)
-                .collect();
-            assert_eq!(ids, ["sha256:aa"]);
-        }
-        assert!(!damaged.exists() && damaged.with_extension("damaged").exists());
-        let refused = images
-            .take_out("sha256:aa")
-            .err()
-            .map(|error| error.to_string());
-        let refused = refused.expect("cc may have its layers");
-        assert!(refused.contains("cc.json"), "{refused}");
-    }
-
-    #[test]
-    fn an_image_that_was_pulled_with_a_secret_is_not_for_all() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let images = images_in(directory.path());
-        let holder = |name: &str| Holder {
-            name: name.into(),
-            hash: name.into(),
-            ..Holder::default()
-        };
-        let own = |name: &str| Credentials {
-            user: String::new(),
-            password: String::new(),
-            holder: holder(name),
-        };
-        let fetched = |access: Option<Access>| {
-            let access = access.map(|access| BTreeMap::from([("r/a".to_owned(), access)]));
-            let image = image("sha256:aa", &["r/a:1"]);
-            let saved = images.save(Image { access, ..image }).expect("recorded");
-            images.came_from_registry(saved).expect("recorded")
-        };
-        let by_hand = fetched(None);
-        assert!(by_hand.admits("r/a", &[]));
-        let with_one = fetched(Some(Access::Holders(vec![holder("one")])));
-        assert!(with_one.admits("r/a", &[&own("one")]));
-        assert!(!with_one.admits("r/a", &[&own("two")]) && !with_one.admits("r/a", &[]));
-        assert!(
-            !with_one.admits("r/b", &[&own("one")]),
-            "another repository"
-        );
-        let with_both = fetched(Some(Access::Holders(vec![holder("two")])));
-        assert!(with_both.admits("r/a", &[&own("one")]) && with_both.admits("r/a", &[&own("two")]));
-        assert!(fetched(Some(Access::Anyone)).admits("r/a", &[]));
-    }
-
-    #[test]
-    fn what_several_record_at_once_is_all_recorded() {
-        let directory = tempfile::tempdir().expect("a directory");
-        const WRITERS: usize = 8;
-        for round in 0..20 {
-            let barrier = std::sync::Barrier::new(WRITERS);
-            std::thread::scope(|scope| {
-                for writer in 0..WRITERS {
-                    // Separate handles, as other processes have them: only the files are shared.
-                    let images = images_in(directory.path());
-                    let barrier = &barrier;
-                    scope.spawn(move || {
-                        let own = format!("own-{round}-{writer}");
-                        barrier.wait();
-                        let saved = images.save(image("sha256:a", &[&own]));
-                        saved.and_then(|image| images.came_from_registry(image))
-                    });
-                }
-            });
-        }
-        let images = images_in(directory.path());
-        let list = images.list().expect("read");
-        assert_eq!(list.len(), 1);
-        assert_eq!(list[0].names.len(), 20 * WRITERS, "{:?}", list[0].names);
-        // A name belongs to one image.
-        images
-            .save(image("sha256:b", &["own-0-0"]))
-            .expect("recorded");
-        assert_eq!(
-            images.list().expect("read")[0].names.len(),
-            20 * WRITERS - 1
-        );
-    }
-}
+mod tests;

@@ -1,9 +1,13 @@
 //! Computes field ownership after a write, and the result of an apply. Follows
 //! sigs.k8s.io/structured-merge-diff/v6/merge and k8s.io/apimachinery/pkg/util/managedfields/internal.
 
+mod conflicts;
+mod versions;
+
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use self::conflicts::{conflicts, yield_to};
 use super::cap::cap;
 use super::conflict::Conflict;
 use super::element::same;
@@ -14,6 +18,8 @@ use super::typing::Type;
 use super::validate::validate;
 use super::walk::{self, Changes};
 use crate::schema::{Key, Schema, Value};
+
+pub use self::versions::{OneVersion, Versions};
 
 /// The updater that owns everything that existed before the first apply.
 const BEFORE: &str = "before-first-apply";
@@ -35,34 +41,6 @@ static NOBODYS: LazyLock<Set> = LazyLock::new(|| {
         &["metadata", "resourceVersion"],
     ])
 });
-
-/// The versions of a kind: their schemas, and conversion between them.
-pub trait Versions {
-    /// The schema of a version; `None` if it is unknown, so that entries in that version are dropped.
-    ///
-    /// # Errors
-    /// An unknown version that is required.
-    fn schema(&self, api_version: &str) -> Result<Option<&Schema>, String>;
-
-    /// Converts an object between two served versions.
-    ///
-    /// # Errors
-    /// The object cannot be decoded.
-    fn convert(&self, object: &Value, from: &str, to: &str) -> Result<Value, String>;
-}
-
-/// A kind with a single version: its apiVersion and schema.
-pub struct OneVersion<'a>(pub &'a str, pub &'a Schema);
-
-impl Versions for OneVersion<'_> {
-    fn schema(&self, api_version: &str) -> Result<Option<&Schema>, String> {
-        Ok((api_version == self.0).then_some(self.1))
-    }
-
-    fn convert(&self, object: &Value, _: &str, _: &str) -> Result<Value, String> {
-        Ok(object.clone())
-    }
-}
 
 /// Selects the fields of a write that are tracked.
 #[derive(Clone, Debug, Default)]
@@ -182,46 +160,6 @@ impl Writer<'_> {
 
     fn changes(&self, old: &Value, new: &Value) -> Changes {
         walk::compare(old, new, self.root()).filtered(|set| self.filter.keep(set))
-    }
-
-    /// For each entry, its fields affected by a change. Changes are computed in each manager's version; skips `own`.
-    fn overlaps(
-        &self,
-        managed: &Managed,
-        changes: &Changes,
-        old: &Value,
-        new: &Value,
-        own: Option<&Manager>,
-    ) -> Result<Vec<Overlap>, String> {
-        let mut elsewhere: BTreeMap<&str, Option<Changes>> = BTreeMap::new();
-        let mut out = Vec::with_capacity(managed.entries.len());
-        for entry in &managed.entries {
-            if own.is_some_and(|own| own.is(&entry.manager)) {
-                out.push(Overlap::None);
-                continue;
-            }
-            let version = entry.manager.api_version.as_str();
-            let changes = if version == self.api_version {
-                Some(changes)
-            } else {
-                if !elsewhere.contains_key(version) {
-                    elsewhere.insert(version, self.changes_in(version, old, new)?);
-                }
-                elsewhere.get(version).and_then(Option::as_ref)
-            };
-            out.push(match changes {
-                None => Overlap::Gone,
-                Some(changes) if changes.is_empty() => Overlap::None,
-                Some(changes) => Overlap::Fields {
-                    taken: entry
-                        .set
-                        .intersection(&changes.modified)
-                        .union(entry.set.intersection(&changes.added)),
-                    removed: (!changes.removed.is_empty()).then(|| changes.removed.clone()),
-                },
-            });
-        }
-        Ok(out)
     }
 
     /// The changes in another version; `None` if it is not served.
@@ -436,52 +374,4 @@ impl Writer<'_> {
         }
         Ok((pruned, at.into()))
     }
-}
-
-/// The effect of a change on a manager's fields.
-#[derive(Default)]
-enum Overlap {
-    /// Nothing.
-    #[default]
-    None,
-    /// The manager's version is no longer served, and its entry is dropped.
-    Gone,
-    /// Fields that others take over, and fields that no longer exist.
-    Fields { taken: Set, removed: Option<Set> },
-}
-
-/// Removes lost fields from all entries, and drops empty entries.
-fn yield_to(managed: &mut Managed, lost: Vec<Overlap>) {
-    let mut lost = lost.into_iter();
-    managed.entries.retain_mut(|entry| {
-        match lost.next().unwrap_or_default() {
-            Overlap::Gone => return false,
-            Overlap::Fields { taken, removed } => {
-                if !taken.is_empty() {
-                    entry.set = std::mem::take(&mut entry.set).difference(&taken);
-                }
-                if let Some(removed) = removed {
-                    entry.set = std::mem::take(&mut entry.set).difference(&removed);
-                }
-            }
-            Overlap::None => {}
-        }
-        !entry.set.is_empty()
-    });
-}
-
-/// The conflicts: which manager would lose which fields.
-fn conflicts(managed: &Managed, lost: &[Overlap]) -> Vec<Conflict> {
-    managed
-        .entries
-        .iter()
-        .zip(lost)
-        .filter_map(|(entry, overlap)| match overlap {
-            Overlap::Fields { taken, .. } if !taken.is_empty() => Some(Conflict {
-                manager: entry.manager.clone(),
-                fields: taken.clone(),
-            }),
-            _ => None,
-        })
-        .collect()
 }

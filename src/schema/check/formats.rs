@@ -1,12 +1,14 @@
 //! The string formats that a schema may declare. Follows k8s.io/kube-openapi/pkg/validation/strfmt and
 //! k8s.io/apiextensions-apiserver/pkg/apiserver/validation/formats.go.
 
+mod durations;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::meta::errors::quoted;
+pub use self::durations::{duration, go_duration, parse_duration};
 
 /// A known format.
 #[derive(Clone, Copy)]
@@ -292,134 +294,6 @@ fn date_time(text: &str) -> bool {
             .is_some_and(|found| &found[1] <= "23" && &found[2] <= "59" && &found[3] <= "59")
 }
 
-/// A duration for Go's time.ParseDuration, or with units as in Scala: `3 days`.
-pub fn duration(text: &str) -> bool {
-    go_duration(text).is_some() || scala_duration(text)
-}
-
-/// Parses a duration like Go's time.ParseDuration, in nanoseconds.
-///
-/// # Errors
-/// Go's text.
-pub fn parse_duration(text: &str) -> Result<i64, String> {
-    go_duration(text).ok_or_else(|| wrong_duration(text))
-}
-
-/// Go's time.ParseDuration's error for a text.
-fn wrong_duration(text: &str) -> String {
-    let whole = quoted(text);
-    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
-    while !rest.is_empty() {
-        let number = |c: char| c.is_ascii_digit() || c == '.';
-        let digits = rest.find(|c| !number(c)).unwrap_or(rest.len());
-        if digits == 0 || rest[..digits].matches('.').count() > 1 || &rest[..digits] == "." {
-            break;
-        }
-        rest = &rest[digits..];
-        let end = rest.find(number).unwrap_or(rest.len());
-        let unit = &rest[..end];
-        if unit.is_empty() {
-            return format!("time: missing unit in duration {whole}");
-        }
-        if go_duration(&format!("0{unit}")).is_none() {
-            return format!("time: unknown unit {} in duration {whole}", quoted(unit));
-        }
-        rest = &rest[end..];
-    }
-    format!("time: invalid duration {whole}")
-}
-
-/// The nanoseconds of a duration in Go's notation: `1h30m`, `-1.5s`.
-pub fn go_duration(text: &str) -> Option<i64> {
-    let (negative, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest == "0" {
-        return Some(0);
-    }
-    if rest.is_empty() {
-        return None;
-    }
-    let mut total: u128 = 0;
-    while !rest.is_empty() {
-        let end = rest
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(rest.len());
-        let (whole, behind) = rest.split_at(end);
-        let (fraction, behind) = match behind.strip_prefix('.') {
-            Some(behind) => {
-                let end = behind
-                    .find(|c: char| !c.is_ascii_digit())
-                    .unwrap_or(behind.len());
-                behind.split_at(end)
-            }
-            None => ("", behind),
-        };
-        if whole.is_empty() && fraction.is_empty() {
-            return None;
-        }
-        let end = behind
-            .find(|c: char| c == '.' || c.is_ascii_digit())
-            .unwrap_or(behind.len());
-        let (unit, behind) = behind.split_at(end);
-        let scale: u128 = match unit {
-            "ns" => 1,
-            "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return None,
-        };
-        let whole: u128 = if whole.is_empty() {
-            0
-        } else {
-            whole.parse().ok()?
-        };
-        total = total.checked_add(whole.checked_mul(scale)?)?;
-        if !fraction.is_empty() {
-            let part: f64 = format!("0.{fraction}").parse().ok()?;
-            total = total.checked_add((part * scale as f64) as u128)?;
-        }
-        rest = behind;
-    }
-    let most = i64::MAX as u128 + u128::from(negative);
-    if total > most {
-        return None;
-    }
-    let total = total as i128;
-    i64::try_from(if negative { -total } else { total }).ok()
-}
-
-fn scala_duration(text: &str) -> bool {
-    const UNITS: [&[&str]; 8] = [
-        &["ns", "nano"],
-        &["us", "\u{b5}s", "micro"],
-        &["ms", "milli"],
-        &["s", "sec"],
-        &["m", "min"],
-        &["h", "hr", "hour"],
-        &["d", "day"],
-        &["w", "wk", "week"],
-    ];
-    let Some(regex) = AMOUNT.as_ref() else {
-        return false;
-    };
-    let mut known = false;
-    for found in regex.captures_iter(text) {
-        if found[1].parse::<i64>().is_err() {
-            return false;
-        }
-        let unit = found[2].to_lowercase();
-        known |= UNITS.iter().any(|names| {
-            names.contains(&unit.as_str())
-                || names.last().is_some_and(|last| unit.starts_with(last))
-        });
-    }
-    known
-}
-
 /// Mail addresses as Go's net/mail reads them.
 mod email {
     /// Whether text is one address: `a@b.c`, `Name <a@b.c>`.
@@ -498,73 +372,4 @@ mod email {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn formats_take_what_upstream_takes() {
-        for (name, good, bad) in [
-            ("ipv4", "01.2.3.4", "1.2.3"),
-            ("ipv6", "::1", "1.2.3.4"),
-            ("cidr", "10.0.0.0/8", "10.0.0.0/33"),
-            ("mac", "01-23-45-67-89-ab", "01:23-45:67:89:ab"),
-            ("mac", "0123.4567.89ab", "0123.4567"),
-            ("uuid", "d3b07384d1134ec8a1b2c3d4e5f60718", "d3b07384"),
-            (
-                "uuid4",
-                "d3b07384-d113-4ec8-a1b2-c3d4e5f60718",
-                "d3b07384-d113-3ec8-a1b2-c3d4e5f60718",
-            ),
-            ("date", "2024-02-29", "2023-02-29"),
-            (
-                "date-time",
-                "2024-02-29T23:59:59.5Z",
-                "2024-02-29 23:59:59Z",
-            ),
-            (
-                "date-time",
-                "2024-02-29t10:00:00+01:00",
-                "2024-02-29T24:00:00Z",
-            ),
-            ("duration", "1h30m", "1 parsec"),
-            ("duration", "P1D", "x"),
-            ("byte", "aGk=", ""),
-            ("email", "a.b@example.com", "a..b@example.com"),
-            ("email", "Jane <jane@example.com>", "jane"),
-            ("hostname", "example.com", "-x"),
-            ("uri", "https://example.com/a", "example"),
-            ("isbn", "978-0321751041", "978-0321751042"),
-            ("isbn10", "0321751043", "0321751044"),
-            ("creditcard", "4111 1111 1111 1111", "4111 1111 1111 1112"),
-            ("hexcolor", "#fff", "#ff"),
-            ("rgbcolor", "rgb(1, 2,255)", "rgb(1,2,256)"),
-            ("ssn", "123-45-6789", "123456789"),
-            ("bsonobjectid", "0123456789abcdef01234567", "x"),
-            ("k8s-short-name", "a-b", "a.b"),
-            ("k8s-long-name", "a.b", "A"),
-        ] {
-            let format = Format::named(name).unwrap();
-            assert!(format.takes(good), "{name} {good}");
-            assert!(!format.takes(bad), "{name} {bad}");
-        }
-        assert!(!recognized("int32", &["string"]) && recognized("int32", &["integer"]));
-        assert!(!recognized("colour", &["string"]) && !recognized("date", &["object"]));
-    }
-
-    #[test]
-    fn durations_are_read_as_go_reads_them() {
-        for (text, nanos) in [
-            ("0", Some(0)),
-            ("1h", Some(3_600_000_000_000)),
-            ("-1.5s", Some(-1_500_000_000)),
-            (".5ms", Some(500_000)),
-            ("1", None),
-            ("", None),
-            ("1d", None),
-            ("9223372036854775807ns", Some(i64::MAX)),
-            ("9223372036854775808ns", None),
-        ] {
-            assert_eq!(go_duration(text), nanos, "{text}");
-        }
-    }
-}
+mod tests;

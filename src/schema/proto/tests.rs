@@ -1,5 +1,5 @@
 use super::*;
-use crate::schema::{builtin, decode};
+use crate::schema::{Object, builtin, decode, json};
 
 #[test]
 fn an_object_is_the_same_after_a_round_trip() {

@@ -5,7 +5,7 @@ use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 use kube::discovery::ApiResource;
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::*;

@@ -2,11 +2,19 @@
 //! ValidateCustomResourceDefinitionOpenAPISchema in
 //! k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation/validation.go.
 
+mod lists;
+mod root;
+mod warnings;
+
+use self::lists::{list_items, map_list};
+use self::root::root_members;
 use super::{default, fieldpath, structural};
 use crate::meta::errors::Reason;
 use crate::meta::{At, Errors};
 use crate::resources::custom::definition::any;
-use crate::schema::{Value, internal, json};
+use crate::schema::{Value, json};
+
+pub(super) use self::warnings::warnings;
 
 /// Types that a schema may name.
 pub(super) const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
@@ -93,61 +101,6 @@ pub(super) fn validate(schema: At<'_>, status: bool, options: &Options, errors: 
         && let Some(why) = unstructured
     {
         errors.invalid(root.path, "", why);
-    }
-}
-
-/// With the status subresource only these may stand at the root: what is told of status is not lost then.
-const AT_ROOT: [(&str, &str); 22] = [
-    ("description", "Description"),
-    ("type", "Type"),
-    ("format", "Format"),
-    ("title", "Title"),
-    ("maximum", "Maximum"),
-    ("exclusiveMaximum", "ExclusiveMaximum"),
-    ("minimum", "Minimum"),
-    ("exclusiveMinimum", "ExclusiveMinimum"),
-    ("maxLength", "MaxLength"),
-    ("minLength", "MinLength"),
-    ("pattern", "Pattern"),
-    ("maxItems", "MaxItems"),
-    ("minItems", "MinItems"),
-    ("uniqueItems", "UniqueItems"),
-    ("multipleOf", "MultipleOf"),
-    ("required", "Required"),
-    ("items", "Items"),
-    ("properties", "Properties"),
-    ("externalDocs", "ExternalDocs"),
-    ("example", "Example"),
-    (
-        "x-kubernetes-preserve-unknown-fields",
-        "XPreserveUnknownFields",
-    ),
-    ("x-kubernetes-validations", "XValidations"),
-];
-
-fn root_members(root: At<'_>, errors: &mut Errors) {
-    let allowed = |name: &str| AT_ROOT.iter().any(|(known, _)| *known == name);
-    for (name, _) in root.value.entries_of() {
-        if name == "type" && root.value.str("type") != "object" {
-            errors.invalid(
-                root.path.field("type"),
-                root.value.str("type"),
-                "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled",
-            );
-            return;
-        }
-        if !allowed(name) {
-            let names: Vec<&str> = AT_ROOT.iter().map(|(_, name)| *name).collect();
-            errors.invalid_shown(
-                root.path,
-                &internal::shown(root.value, "apiextensions.JSONSchemaProps"),
-                format!(
-                    "only [{}] fields are allowed at the root of the schema if the status subresource is enabled",
-                    names.join(" ")
-                ),
-            );
-            return;
-        }
     }
 }
 
@@ -346,101 +299,6 @@ fn extensions(at: At<'_>, options: &Options, errors: &mut Errors) {
     }
 }
 
-fn map_list(keys: At<'_>, items: At<'_>, errors: &mut Errors) {
-    if keys.list().is_empty() {
-        errors.required(
-            keys.path,
-            "must not be empty if x-kubernetes-list-type is map",
-        );
-    }
-    if items.is_absent() {
-        errors.required(
-            items.path,
-            "must have a schema if x-kubernetes-list-type is map",
-        );
-        return;
-    }
-    if items.value.as_object().is_none() {
-        errors.invalid_shown(
-            items.path,
-            &internal::shown(items.value, "*apiextensions.JSONSchemaPropsOrArray"),
-            "must only have a single schema if x-kubernetes-list-type is map",
-        );
-        return;
-    }
-    let kind = items.field("type");
-    if kind.str() != "object" {
-        errors.invalid(
-            kind.path,
-            kind.str(),
-            "must be object if parent array's x-kubernetes-list-type is map",
-        );
-        return;
-    }
-    let properties = items.field("properties");
-    let mut seen: Vec<&str> = Vec::new();
-    for key in keys.list().iter().filter_map(Value::as_str) {
-        match properties.value.get(key) {
-            Some(property) if matches!(property.str("type"), "array" | "object") => {
-                let property = properties.path.key(key);
-                errors.invalid(
-                    property.field("type"),
-                    kind.str(),
-                    "must be a scalar type if parent array's x-kubernetes-list-type is map",
-                );
-            }
-            Some(_) => {}
-            None => errors.invalid(
-                keys.path,
-                keys.value,
-                "entries must all be names of item properties",
-            ),
-        }
-        if seen.contains(&key) {
-            errors.invalid(keys.path, keys.value, "must not contain duplicate entries");
-        }
-        seen.push(key);
-    }
-}
-
-/// Items that are told apart must not be null, and their keys must be there.
-fn list_items(at: At<'_>, errors: &mut Errors) {
-    let list_type = at.value.str("x-kubernetes-list-type");
-    let items = at.field("items");
-    if !matches!(list_type, "set" | "map") || items.value.as_object().is_none() {
-        return;
-    }
-    if items.value.bool("nullable") {
-        errors.forbidden(
-            items.path.field("nullable"),
-            format!("cannot be nullable when x-kubernetes-list-type is {list_type}"),
-        );
-    }
-    if list_type != "map" {
-        return;
-    }
-    let properties = items.field("properties");
-    for key in at.value.list("x-kubernetes-list-map-keys") {
-        let Some(name) = key.as_str() else { continue };
-        let Some(property) = properties.value.get(name) else {
-            continue;
-        };
-        let path = properties.path.key(name);
-        if !items.value.list("required").contains(key) && property.get("default").is_none() {
-            errors.required(
-                path.field("default"),
-                "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property",
-            );
-        }
-        if property.bool("nullable") {
-            errors.forbidden(
-                path.field("nullable"),
-                "this property is in x-kubernetes-list-map-keys, so it cannot be nullable",
-            );
-        }
-    }
-}
-
 /// Rules that are expressions: what can be validated without compiling them.
 fn expressions(at: At<'_>, errors: &mut Errors) {
     let broken = |text: &str| text.contains(['\n', '\r']);
@@ -497,40 +355,4 @@ fn expressions(at: At<'_>, errors: &mut Errors) {
             errors.invalid(path.path, path.str(), "must be a valid path");
         }
     }
-}
-
-/// Texts for `Warning` headers: formats that are not known, and sets that apply cannot merge.
-pub(super) fn warnings(spec: &Value) -> (Vec<String>, Vec<String>) {
-    let (mut formats, mut sets) = (Vec::new(), Vec::new());
-    for version in spec.list("versions") {
-        let schema = version.path(&["schema", "openAPIV3Schema"]);
-        collect(schema, &mut formats, &mut sets);
-    }
-    sets.sort();
-    sets.dedup();
-    (formats, sets)
-}
-
-fn collect(schema: &Value, formats: &mut Vec<String>, sets: &mut Vec<String>) {
-    let found = std::cell::RefCell::new((formats, sets));
-    any(schema, &|schema| {
-        let (formats, sets) = &mut *found.borrow_mut();
-        let (format, kind) = (schema.str("format"), schema.str("type"));
-        if !format.is_empty() {
-            let types: &[&str] = if kind.is_empty() { &[] } else { &[kind] };
-            if !crate::schema::check::formats::recognized(format, types) {
-                formats.push(format!(
-                    "unrecognized format {}",
-                    crate::meta::errors::quoted(format)
-                ));
-            }
-        }
-        let items = schema.at("items").str("type");
-        if schema.str("x-kubernetes-list-type") == "set" && matches!(items, "object" | "array") {
-            sets.push(format!(
-                "x-kubernetes-list-type: set for items of type \"{items}\" is not supported by server-side apply or CEL validation rules"
-            ));
-        }
-        false
-    });
 }

@@ -1,0 +1,141 @@
+//! Keeps the certificates of a node that joined renewed.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustls::pki_types::CertificateDer;
+use tokio_util::sync::CancellationToken;
+
+use super::super::patient::patient;
+use crate::auth::pki::{Pair, Serving, Wanted};
+use crate::client::Changing;
+use crate::meta::time;
+use crate::node::addresses::Addresses;
+use crate::node::certificates;
+use crate::node::certificates::store::{Store, StoreError};
+use crate::node::certificates::upkeep::{self, Holder};
+
+/// The certificate that a store has, if it is good for what is wanted here and now.
+pub(super) fn kept(
+    store: &Store,
+    authority: &[Vec<u8>],
+    wanted: &Wanted,
+) -> Result<Option<Pair>, StoreError> {
+    let authority: Vec<CertificateDer<'_>> = authority
+        .iter()
+        .map(|one| CertificateDer::from(one.as_slice()))
+        .collect();
+    let kept = store.current()?.filter(|pair| {
+        pair.subject == wanted.subject && pair.not_after >= time::now() && pair.is_of(&authority)
+    });
+    Ok(kept)
+}
+
+/// A way whose credentials are those of a store.
+pub(super) fn by_file(config: &kube::Config, store: &Store) -> kube::Config {
+    let mut config = config.clone();
+    let path = store.path().display().to_string();
+    config.auth_info = kube::config::AuthInfo {
+        client_certificate: Some(path.clone()),
+        client_key: Some(path),
+        ..kube::config::AuthInfo::default()
+    };
+    config
+}
+
+/// Keeps the client certificate of a node renewed.
+pub(super) struct Renewal {
+    pub(super) store: Store,
+    pub(super) wanted: Wanted,
+    pub(super) held: Mutex<Option<Pair>>,
+    /// The way to the API server, without the node's own credentials.
+    pub(super) config: kube::Config,
+    pub(super) changing: Changing,
+    /// Who may ask where the node's own certificate has ended.
+    pub(super) bootstrap: Option<kube::Client>,
+}
+
+impl Holder for Renewal {
+    fn take(&self, pair: &Pair) {
+        *self.held.lock() = Some(pair.clone());
+        match patient(by_file(&self.config, &self.store)) {
+            Ok(client) => self.changing.replace(client),
+            Err(error) => tracing::error!(%error, "the renewed client certificate is not used"),
+        }
+    }
+
+    fn lost(&self) {
+        *self.held.lock() = None;
+        tracing::error!(
+            "the client certificate of this node has ended: the API server does not know it any more; unless another one is issued soon, run `reddwarf token create` on its host and start the agent with the line that it prints"
+        );
+    }
+
+    fn client(&self, held: Option<&Pair>) -> kube::Client {
+        match (&self.bootstrap, held) {
+            (Some(bootstrap), None) => bootstrap.clone(),
+            _ => self.changing.client(),
+        }
+    }
+}
+
+/// Shows the certificate that the cluster's signer issued for a node.
+pub(super) struct Shown {
+    pub(super) store: Store,
+    pub(super) authority: Vec<Vec<u8>>,
+    pub(super) serving: Arc<Serving>,
+    /// The name and addresses of the node.
+    pub(super) names: Mutex<Vec<String>>,
+    pub(super) client: kube::Client,
+}
+
+impl Shown {
+    /// Keeps the certificate renewed, and asks for another one when the node has other addresses, until `ends` is cancelled.
+    pub(super) async fn keep(&self, node: &str, mut addresses: Addresses, ends: CancellationToken) {
+        loop {
+            let now = addresses.all();
+            let names = [node.to_owned()].into_iter().chain(now.iter().cloned());
+            *self.names.lock() = names.collect();
+            let wanted = certificates::serving(node, &now);
+            let kept = async {
+                match wanted {
+                    Some(wanted) => self.renew(&wanted, ends.clone()).await,
+                    // Upstream asks for none without an address.
+                    None => ends.cancelled().await,
+                }
+            };
+            tokio::select! {
+                () = kept => return,
+                // A request that is waited for is abandoned: it is for the wrong addresses.
+                () = addresses.changed() => {}
+            }
+        }
+    }
+
+    async fn renew(&self, wanted: &Wanted, ends: CancellationToken) {
+        let held = kept(&self.store, &self.authority, wanted).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the serving certificate that was kept is not used");
+            None
+        });
+        if held.is_none() {
+            self.lost();
+        }
+        upkeep::keep(&self.store, wanted, held, self, ends).await;
+    }
+}
+
+impl Holder for Shown {
+    fn take(&self, pair: &Pair) {
+        self.serving.show(pair);
+    }
+
+    fn lost(&self) {
+        if let Err(error) = self.serving.show_self_signed(&self.names.lock()) {
+            tracing::error!(%error, "the node serves with a certificate that has ended");
+        }
+    }
+
+    fn client(&self, _: Option<&Pair>) -> kube::Client {
+        self.client.clone()
+    }
+}
