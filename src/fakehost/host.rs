@@ -281,6 +281,8 @@ pub struct KernelZone {
     pub rctls: BTreeMap<String, String>,
     /// Datasets that were delegated to it.
     pub datasets: Vec<String>,
+    /// Where it has mounted datasets.
+    pub mounted: BTreeMap<String, String>,
     /// Why nothing runs in it although it is `running`, as written on its console.
     pub dead: Option<String>,
     /// The host process that is its init, with its start time (`Inits::Real`).

@@ -93,7 +93,10 @@ fn computed(
             true => "1.00".to_owned(),
             false => "1.00x".to_owned(),
         },
-        "mounted" => if d.mounted.is_some() { "yes" } else { "no" }.to_owned(),
+        "mounted" => match d.mounted.is_some() || host.mounted_in_zone(name).is_some() {
+            true => "yes".to_owned(),
+            false => "no".to_owned(),
+        },
         "origin" => d.origin.clone()?,
         "version" => "5".to_owned(),
         "guid" => d.id.to_string(),
@@ -165,7 +168,12 @@ fn walk(host: &Host, top: &str, pick: &Pick) -> Vec<String> {
 
 /// The datasets named by the arguments; missing ones are reported.
 fn targets(run: &mut Run, words: &[String], pick: &Pick, recursive: bool) -> (Vec<String>, i32) {
+    let zone = run.zone.clone();
     let host = run.host();
+    let sees = |name: &str| {
+        let dataset = name.split('@').next().unwrap_or(name);
+        zone.as_ref().is_none_or(|zone| host.sees(zone, dataset))
+    };
     if words.is_empty() {
         let pools: Vec<String> = host
             .pools
@@ -176,6 +184,7 @@ fn targets(run: &mut Run, words: &[String], pick: &Pick, recursive: bool) -> (Ve
         let all = pools
             .iter()
             .flat_map(|pool| walk(host, pool, pick))
+            .filter(|name| sees(name))
             .collect();
         return (all, exit::OK);
     }
@@ -185,12 +194,16 @@ fn targets(run: &mut Run, words: &[String], pick: &Pick, recursive: bool) -> (Ve
             wrong.push(text);
             continue;
         }
+        if !sees(word) {
+            wrong.push(format!("cannot open '{word}': dataset does not exist"));
+            continue;
+        }
         let found = match recursive || pick.depth.is_some() {
             true => walk(host, word, pick),
             false => vec![word.clone()],
         };
         for name in found {
-            if !all.contains(&name) {
+            if !all.contains(&name) && sees(&name) {
                 all.push(name);
             }
         }

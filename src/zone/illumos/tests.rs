@@ -176,7 +176,7 @@ fn spec(number: u8) -> ZoneSpec {
 
 /// The volume that is delegated to the zone.
 fn dataset(number: u8) -> String {
-    format!("tank/rd/volumes/v{number}")
+    format!("tank/rd/volumes/v{number}/data")
 }
 
 async fn brought_up(bench: &Bench, agent: &IllumosRuntime, number: u8) -> Result<(), String> {
@@ -343,8 +343,6 @@ async fn a_volume_that_is_a_zones_own_is_nobody_elses_any_more() {
     let bench = Bench::new().await;
     let agent = bench.agent().await.expect("starts");
     let engine = bench.engine();
-    let volume = engine.make_volume("v2", None, None).await.expect("made");
-    fs::write(volume.path.join("kept"), "").expect("written");
     brought_up(&bench, &agent, 2).await.expect("runs");
     let shown = |name: &str| {
         let line = format!("get -H -o value {name} {}", dataset(2));
@@ -358,6 +356,18 @@ async fn a_volume_that_is_a_zones_own_is_nobody_elses_any_more() {
         brand: Some("lx".into()),
         ..spec(2)
     };
+    // Its init mounts it, whatever root in an earlier zone did to it.
+    let inside = FakeTools::inside(bench.machine.clone(), spec(2).name.as_str());
+    for what in ["canmount=off", "mountpoint=/etc", "canmount=noauto"] {
+        bench.ctl(&format!("in rd-u2 zfs set {what} {}", dataset(2)));
+        let mounted = super::native::mount_datasets(&*inside, &[dataset(2)]).await;
+        mounted.expect("mounted");
+        assert_eq!(
+            (&*shown("mounted"), &*shown("mountpoint")),
+            ("yes", "/rd/d/0"),
+            "{what}"
+        );
+    }
     let layout = Layout::of(&wrong, &bench.settings, |_| false);
     let error = layout.expect_err("refused").to_string();
     assert!(error.contains("brand reddwarf only"), "{error}");

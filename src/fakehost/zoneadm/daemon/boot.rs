@@ -56,6 +56,7 @@ impl Boot<'_> {
                 mounts: Vec::new(),
                 rctls: zone.rctls.clone(),
                 datasets: Vec::new(),
+                mounted: Default::default(),
                 dead: None,
                 init: None,
                 stuck: None,
