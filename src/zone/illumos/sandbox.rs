@@ -35,9 +35,12 @@ const LX_DIRECTORIES: &[&str] = &[
 /// shell: our program understands exactly that.
 const LX_LINKS: &[(&str, &str)] = &[("bin/sh", "../sbin/init")];
 
-/// Files that make `lx_boot` choose a distribution whose script changes nothing (`lx_boot_zone_busybox`).
+/// Files that make `lx_boot` choose a distribution whose script changes nothing that matters (`lx_boot_zone_busybox`). At
+/// each boot it writes a script that brings up a network into the global zone's `/tmp` and moves it over
+/// `etc/init.d/networking`: without such a file it would leave it where it is.
 const LX_FILES: &[(&str, &str)] = &[
     ("etc/alpine-release", "3.18.0\n"),
+    ("etc/init.d/networking", ""),
     ("etc/inittab", "# Modified by lx brand\n"),
     (
         "etc/fstab",

@@ -4,7 +4,7 @@ use super::super::configured::Configured;
 use super::super::install::below;
 use super::super::ours;
 use super::{dead, say, teardown};
-use crate::fakehost::disk::{Disk, Kind};
+use crate::fakehost::disk::{Disk, DiskOp, Kind};
 use crate::fakehost::exit;
 use crate::fakehost::host::{Host, Inits, KernelZone, Link, LinkClass, ZoneMount, ZoneStatus};
 use crate::fakehost::run::{Run, Step, Stop, now};
@@ -170,12 +170,18 @@ impl Boot<'_> {
             }
         }
         if zone.brand == "lx" {
-            if let Err(text) = distribution(run.disk(), &root, self.docker) {
-                let text = format!(
-                    "{text}\nexec /usr/lib/brand/lx/lx_boot {} {} failed",
-                    zone.name, zone.path
-                );
-                return self.fail(run, &text);
+            let script = match distribution(run.disk(), &root, self.docker) {
+                Ok(script) => script,
+                Err(text) => {
+                    let text = format!(
+                        "{text}\nexec /usr/lib/brand/lx/lx_boot {} {} failed",
+                        zone.name, zone.path
+                    );
+                    return self.fail(run, &text);
+                }
+            };
+            if script == "busybox" {
+                leave_network_script(run, &root);
             }
         } else if zone.brand == ours::BRAND && chosen.is_none() && run.host().inits == Inits::Real {
             return run.not_played("the init of a reddwarf zone, a program of illumos,");
@@ -244,7 +250,7 @@ fn mount_in(host: &mut Host, disk: &Disk, root: &str, mount: &ZoneMount) -> Resu
             Some(Kind::Directory) => {}
             Some(_) if n + 1 < parts.len() => return invalid(format!("{at} is not a directory")),
             Some(_) => {}
-            None => host.pending.push(crate::fakehost::disk::DiskOp::Directory {
+            None => host.pending.push(DiskOp::Directory {
                 at: at.clone(),
                 mode: 0o755,
             }),
@@ -345,8 +351,21 @@ fn give_link(
     Ok(())
 }
 
-/// The checks of `lx_boot`: the distribution of the root, and its script.
-fn distribution(disk: &Disk, root: &str, docker: bool) -> Result<(), String> {
+/// What `lx_boot_zone_busybox` does at each boot: it writes a script into the global zone's `/tmp`, and moves it away
+/// only where the root has a file or link of its name.
+fn leave_network_script(run: &mut Run, root: &str) {
+    let (host, disk) = run.view();
+    let own = format!("{root}/etc/init.d/networking");
+    let at = match disk.kind(&own) {
+        Some(Kind::File | Kind::Symlink) => own,
+        _ => format!("/tmp/lx-busybox.{}", host.number()),
+    };
+    let text = "#!/bin/sh\n".to_owned();
+    host.pending.push(DiskOp::File { at, text });
+}
+
+/// The checks of `lx_boot`: the distribution of the root, whose script is run.
+fn distribution(disk: &Disk, root: &str, docker: bool) -> Result<&'static str, String> {
     let found = match docker {
         true => Some("docker"),
         false => DISTRIBUTIONS
@@ -362,7 +381,7 @@ fn distribution(disk: &Disk, root: &str, docker: bool) -> Result<(), String> {
     };
     let script = format!("/usr/lib/brand/lx/lx_boot_zone_{name}");
     match disk.exists(&script) {
-        true => Ok(()),
+        true => Ok(name),
         false => Err(format!(
             "/usr/lib/brand/lx/lx_boot[1]: .: {script}: cannot open [No such file or directory]"
         )),
