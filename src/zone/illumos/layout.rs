@@ -10,7 +10,7 @@ use super::native::Interface;
 use crate::illumos::{Command, Tool};
 use crate::net::illumos::{NetworkConfig, Vnic, redirect};
 use crate::zone::{
-    Limits, Mount, ProcessSpec, Propagation, Root, USUAL_CAPABILITIES, ZoneError, ZoneName,
+    Limits, Mount, ProcessSpec, Propagation, Root, System, USUAL_CAPABILITIES, ZoneError, ZoneName,
     ZoneNetwork, ZoneSpec,
 };
 
@@ -37,6 +37,14 @@ impl Brand {
         match self {
             Brand::Lx => "lx",
             Brand::Reddwarf => "reddwarf",
+        }
+    }
+
+    /// The system of its programs.
+    pub fn system(self) -> System {
+        match self {
+            Brand::Lx => System::Linux,
+            Brand::Reddwarf => System::Illumos,
         }
     }
 }
