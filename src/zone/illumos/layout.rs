@@ -353,6 +353,12 @@ impl Layout {
                 "its root is layers of overlayfs, which zones do not have",
             ));
         };
+        let is_broken = |path: &Path| path.as_os_str().as_encoded_bytes().contains(&b'\n');
+        if self.brand == Brand::Lx && process.mounts.iter().any(|mount| is_broken(&mount.target)) {
+            return Err(no(
+                "a mount path with a newline cannot be found again in lx's table of mounts",
+            ));
+        }
         let mounts = process
             .mounts
             .iter()
