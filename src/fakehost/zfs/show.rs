@@ -190,6 +190,18 @@ fn targets(run: &mut Run, words: &[String], pick: &Pick, recursive: bool) -> (Ve
     }
     let (mut all, mut wrong) = (Vec::new(), Vec::new());
     for word in words {
+        if word.starts_with('/') {
+            // Only what is mounted by ZFS has a dataset (`zfs_path_to_zhandle`).
+            let mounted = host.datasets.iter().filter_map(|(name, d)| {
+                let at = d.mounted.as_deref()?;
+                super::mount::path_is_below(word, at).then_some((at.len(), name))
+            });
+            match mounted.max() {
+                Some((_, name)) => all.push(name.clone()),
+                None => wrong.push(format!("'{word}': not a ZFS filesystem")),
+            }
+            continue;
+        }
         if let Err(text) = host.open_zfs(word, word.contains('@')) {
             wrong.push(text);
             continue;

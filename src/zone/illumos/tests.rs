@@ -385,6 +385,24 @@ async fn a_volume_that_is_a_zones_own_is_nobody_elses_any_more() {
     engine.remove_volume("v2").await.expect("removed");
 }
 
+/// As after `beadm activate` of an environment from before the last change of the pool.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_zone_whose_dataset_is_gone_is_made_new_or_removed() {
+    let bench = Bench::new().await;
+    let agent = bench.agent().await.expect("starts");
+    for boots in [true, false] {
+        brought_up(&bench, &agent, 1).await.expect("runs");
+        agent.halt(&spec(1).name).await.expect("halted");
+        bench.ask("zfs", "destroy -r tank/rd/zones/rd-u1");
+        if boots {
+            agent.boot(&spec(1).name).await.expect("made new");
+            let rows = parse::zones(&bench.ask("zoneadm", "list -p"));
+            assert_eq!(rows.len(), 1, "{rows:?}");
+        }
+        taken_down(&bench, &agent, 1).await.expect("gone");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn brands_that_are_not_here_are_refused_and_leave_nothing() {
     let mut bench = Bench::new().await;
