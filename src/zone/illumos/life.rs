@@ -55,9 +55,9 @@ pub fn print(
             );
         }
     }
-    for rule in settings.network.rules() {
+    for rule in settings.network.rules(None) {
         page.command(
-            "the way out of the host, or from zone to zone, if it is not in `ipnat -l`",
+            "the way out of the host (by the link's address, where 0/32 has ports), or from zone to zone, if it is not in `ipnat -l`",
             &add_rule(&rule),
         );
     }

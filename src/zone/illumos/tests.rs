@@ -541,7 +541,7 @@ async fn services_are_rules_that_come_and_go_among_others() {
         to.collect::<Vec<_>>()
     };
     let of_zone = "rdr e1000g0 0.0.0.0/0 port 8001 -> 10.88.0.11 port 80 tcp".to_owned();
-    let network = bench.settings.network.rules();
+    let network = bench.settings.network.rules(None);
     let network: Vec<String> = network.iter().map(|rule| parse::rule(rule)).collect();
     let starts = || async { bench.agent().await.expect("starts again") };
     let router = |agent: &IllumosRuntime| agent.router(Vec::new()).expect("one");
@@ -627,7 +627,7 @@ async fn without_ipfilter_nothing_is_led_and_zones_go_all_the_same() {
     let router = agent.router(Vec::new()).expect("one");
     router.route([].into()).await.expect("is there again");
     let rules = parse::nat_rules(&bench.ask("ipnat", "-l"));
-    assert_eq!(rules.len(), bench.settings.network.rules().len());
+    assert_eq!(rules.len(), bench.settings.network.rules(None).len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
