@@ -91,6 +91,8 @@ const REDDWARF_FILES: &[(&str, &str)] = &[
     ("etc/group", "root::0:\n"),
     ("etc/hosts", "127.0.0.1\tlocalhost\n"),
     ("etc/resolv.conf", ""),
+    // The address daemon of illumos-gate asks what a user may (`ipadm_check_auth`); OmniOS' lets root pass.
+    ("etc/user_attr", "root::::auths=solaris.*,solaris.grant\n"),
 ];
 
 /// The content of a sandbox besides the supervisor.

@@ -25,6 +25,9 @@ const DISTRIBUTIONS: &[(&str, &str, &str)] = &[
     ("etc/void-release", "", "void"),
 ];
 
+/// What is said of a zone with shares on a host whose default scheduling class is another.
+const NO_FAIR_SHARE: &str = "WARNING: The zone.cpu-shares rctl is set but\nFSS is not the default scheduling class for\nthis zone.  FSS will be used for processes\nin the zone but to get the full benefit of FSS,\nit should be the default scheduling class.\nSee dispadmin(8) for more details.";
+
 /// A zone that is booting.
 pub(super) struct Boot<'a> {
     pub(super) zone: &'a Configured,
@@ -89,6 +92,12 @@ impl Boot<'_> {
         }
         if let Err(wrong) = zone.check_privileges() {
             return self.fail(run, &wrong.to_string());
+        }
+        if zone.rctls.contains_key("zone.cpu-shares")
+            && run.host().scheduling.as_deref() != Some("FSS")
+        {
+            // And its processes are in FSS all the same (`setup_zone_rm`).
+            say(run, &zone.name, NO_FAIR_SHARE);
         }
         if let Err(text) = make_vnics(run.host(), zone) {
             return self.fail(run, &text);
@@ -258,8 +267,8 @@ fn mount_in(host: &mut Host, disk: &Disk, root: &str, mount: &ZoneMount) -> Resu
     }
     let to = disk.kind(&at).unwrap_or(Kind::Directory);
     let fits = match (mount.kind.as_str(), disk.kind(&mount.special)) {
-        // A file is mounted on a file, a directory on a directory.
-        ("lofs", from) => from == Some(to),
+        // Neither lofs nor what is above it compares types: a file hides a directory.
+        ("lofs", from) => from.is_some(),
         ("mntfs", _) => to == Kind::File,
         _ => true,
     };
