@@ -10,6 +10,10 @@ use crate::illumos::{Command, Tool, Tools, parse};
 use crate::storage::zfs;
 use crate::zone::illumos::Brand;
 
+/// Sessions of NAT below which a busy node runs out of them: all connections of all pods that leave their zones' network,
+/// or go by a service, are in one table of the host.
+const SESSIONS: u64 = 200_000;
+
 /// The flags of `doctor`: those with which the agent is to be started.
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -118,7 +122,9 @@ async fn examine(arguments: &Arguments, tools: &dyn Tools) -> Vec<Finding> {
     for one in Brand::ALL {
         findings.extend(brand(arguments, one));
     }
+    findings.push(host.scheduling().await);
     findings.extend(host.storage().await);
+    findings.extend(host.data().await);
     findings.extend(host.links().await);
     findings.extend(host.routing().await);
     findings
@@ -162,6 +168,33 @@ impl Host<'_> {
                 Err(error) => Bad(error),
             },
         ]
+    }
+
+    /// Checks how zones with shares of the CPU compete with all else.
+    async fn scheduling(&self) -> Finding {
+        let shown = self.ask(Tool::Dispadmin, &["-d"]).await;
+        match shown.as_deref().map(|text| text.split_whitespace().next()) {
+            Ok(Some("FSS")) => Good("the default scheduling class is FSS".into()),
+            _ => Warning(
+                "FSS is not the default scheduling class: pods with CPU requests are in it all the same, and compete with what is not by no rule; dispadmin -d FSS, then priocntl -s -c FSS -i all".into(),
+            ),
+        }
+    }
+
+    /// Checks that the agent's data outlive a change of the boot environment.
+    async fn data(&self) -> Option<Finding> {
+        let directory = self.arguments.data_dir.ancestors();
+        let directory = directory.into_iter().find(|path| path.is_dir())?;
+        let at = async |path: &std::path::Path| {
+            let path = path.display().to_string();
+            let listed = self
+                .ask(Tool::Zfs, &["list", "-H", "-o", "name", &path])
+                .await;
+            listed.ok().map(|text| text.trim().to_owned())
+        };
+        let environment = at(std::path::Path::new("/")).await?;
+        let dataset = at(directory).await?;
+        Some(data(&self.arguments.data_dir, &dataset, &environment))
     }
 
     /// Checks the pool and the datasets of the flags.
@@ -280,8 +313,38 @@ impl Host<'_> {
                 )),
                 Err(error) => Warning(error),
             });
+            let room = self.ask(Tool::Ipf, &["-T", "ipf_nattable_max"]).await;
+            findings.extend(
+                room.ok()
+                    .and_then(|text| parse::tunable(&text))
+                    .map(sessions),
+            );
         }
         findings
+    }
+}
+
+/// Checks the size of the table of NAT.
+fn sessions(room: u64) -> Finding {
+    match room >= SESSIONS {
+        true => Good(format!("the table of NAT holds {room} sessions")),
+        false => Warning(format!(
+            "the table of NAT holds {room} sessions of all pods together, and new connections are dropped when it is full: ipf -T ipf_nattable_max={SESSIONS}; for the next boots ipf_nattable_max={SESSIONS}; in /usr/kernel/drv/ipf.conf"
+        )),
+    }
+}
+
+/// Checks the dataset of the agent's data against that of `/`, the boot environment.
+fn data(directory: &std::path::Path, dataset: &str, environment: &str) -> Finding {
+    let rest = dataset.strip_prefix(environment);
+    let at = directory.display();
+    match rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+        false => Good(format!(
+            "{at} is in {dataset}, whichever environment is booted"
+        )),
+        true => Warning(format!(
+            "{at} is in the boot environment ({environment}): after `pkg update` or `beadm activate` the agent would know what it knew when that was made; docs/illumos.md tells how to move it"
+        )),
     }
 }
 

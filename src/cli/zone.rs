@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::host::{NetworkFlags, StorageFlags};
 use crate::node::{describe, machine};
+use crate::storage::zfs::names::Names;
 use crate::zone::illumos::{Brand, Layout, Settings, life, sandbox};
 
 /// The flags of `zone`.
@@ -124,13 +125,14 @@ impl Plan {
         let mut shares = describe::host_paths(&spec);
         let delegated = describe::delegated(&pod)?;
         let mut datasets = Vec::new();
+        let names = Names(storage.clone());
         let claims = spec.volumes.iter().flatten();
         for volume in claims.filter(|volume| describe::is_claim(volume)) {
             // The bound volume is only known when the pod runs.
-            let dataset = format!("{}/VOLUME-OF-{}", storage.volumes, volume.name);
+            let bound = format!("VOLUME-OF-{}", volume.name);
             match delegated.contains(&volume.name.as_str()) {
-                true => datasets.push(dataset),
-                false => shares.push(Path::new("/").join(dataset)),
+                true => datasets.push(names.delegated(&bound)),
+                false => shares.push(Path::new("/").join(names.volume(&bound))),
             }
         }
         let mut zone = describe::zone_spec(&pod, network, &volumes, shares);

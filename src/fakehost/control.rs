@@ -29,6 +29,7 @@ const HELP: &str = "fakehost --root DIR ctl ...
   zone-off ZONE                     its init turns it off
   zone-stuck ZONE shutting_down|down|no
                                     a halt comes no further
+  in ZONE zfs ARGS...               runs the tool in a running zone
   zone-use ZONE CPU MEMORY          seconds of CPU time and bytes of memory that it has used
   log                               what ran
   state                             the host's state as JSON";
@@ -138,6 +139,13 @@ pub fn control(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
                 Ok(())
             }
             None => Err(format!("zone {zone} is not in the kernel")),
+        },
+        ["in", zone, "zfs", ..] => match run.host().zones.get(*zone).map(|z| z.status) {
+            Some(ZoneStatus::Running) => {
+                run.zone = Some((*zone).to_owned());
+                return zfs::zfs(run, &args[3..], b"");
+            }
+            _ => Err(format!("zone {zone} does not run")),
         },
         ["log"] => {
             let lines = run.machine.log_lines()?;

@@ -61,6 +61,13 @@ pub enum DiskOp {
         /// The directory in the global zone.
         at: String,
     },
+    /// Writes a file anew. A symbolic link of its name is replaced.
+    File {
+        /// The file in the global zone.
+        at: String,
+        /// Its content.
+        text: String,
+    },
     /// Sets the mode of a file.
     Mode {
         /// The file in the global zone.
@@ -219,6 +226,13 @@ impl Disk {
                 Ok(())
             }
             DiskOp::RemoveTree { at } => remove_tree(&self.real(at)),
+            DiskOp::File { at, text } => {
+                let path = self.real(at);
+                match fs::remove_file(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                    _ => fs::write(path, text),
+                }
+            }
             DiskOp::Mode { at, mode } => {
                 fs::set_permissions(self.real(at), fs::Permissions::from_mode(*mode))
             }

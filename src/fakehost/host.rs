@@ -31,6 +31,12 @@ pub struct Host {
     pub routes: Vec<Route>,
     /// Rules of ipnat(8), in order.
     pub nat: Vec<String>,
+    /// Tunables of ipfilter that were set.
+    #[serde(default)]
+    pub tunables: BTreeMap<String, u64>,
+    /// The default scheduling class, if one was set (dispadmin(8)).
+    #[serde(default)]
+    pub scheduling: Option<String>,
     /// Services by FMRI.
     pub services: BTreeMap<String, Service>,
     /// Zones in the kernel.
@@ -281,6 +287,8 @@ pub struct KernelZone {
     pub rctls: BTreeMap<String, String>,
     /// Datasets that were delegated to it.
     pub datasets: Vec<String>,
+    /// Where it has mounted datasets.
+    pub mounted: BTreeMap<String, String>,
     /// Why nothing runs in it although it is `running`, as written on its console.
     pub dead: Option<String>,
     /// The host process that is its init, with its start time (`Inits::Real`).
@@ -348,6 +356,8 @@ impl Host {
             interfaces: BTreeMap::from([("lo0".to_owned(), loopback())]),
             routes: Vec::new(),
             nat: Vec::new(),
+            tunables: BTreeMap::new(),
+            scheduling: None,
             services: services
                 .into_iter()
                 .map(|(name, state)| (name.to_owned(), service(state)))

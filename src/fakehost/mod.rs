@@ -61,6 +61,8 @@ pub use machine::{Layout, Machine};
 pub use packets::{Packet, Table};
 pub use run::{Run, Stop};
 pub use tools::{TOOLS, reads_stdin};
+#[cfg(test)]
+pub use zfs::with_zone;
 
 /// The output of a tool, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -7,6 +7,8 @@ use super::exit;
 use super::getopt::getopt;
 use super::run::{Run, Step};
 
+/// How many sessions the kernel's table holds if nobody says otherwise (`NAT_TABLE_MAX`).
+pub const SESSIONS: usize = 30_000;
 const SERVICE: &str = "svc:/network/ipfilter:default";
 /// The file from which the service reads its rules when it starts or is refreshed.
 const FILE: &str = "/etc/ipf/ipnat.conf";
@@ -298,10 +300,50 @@ pub fn ipf(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
             run.say(&format!("ipf: IP Filter: v4.1.9 (592)\nRunning: {running}"));
             Ok(exit::OK)
         }
+        [one, list] if one == "-T" => {
+            for word in list.split(',') {
+                tune(run, on, word);
+            }
+            Ok(exit::OK)
+        }
         _ => {
-            run.complain("fakehost: ipf is played only with -y and -V");
+            run.complain("fakehost: ipf is played only with -y, -V and -T");
             Ok(exit::NOT_PLAYED)
         }
+    }
+}
+
+/// Tunables of ipfilter (`lcl_ipf_tuneables`) with their first values, and whether they can be set while it runs.
+const TUNABLES: &[(&str, u64, bool)] = &[
+    ("ipf_nattable_max", SESSIONS as u64, true),
+    ("ipf_nattable_sz", 2047, false),
+    // Half seconds.
+    ("fr_defnatage", 1200, false),
+    ("fr_tcpidletimeout", 864_000, false),
+];
+
+/// Shows or sets a tunable. Errors do not change the exit status (`ipf_dotuning`).
+fn tune(run: &mut Run, on: bool, word: &str) {
+    let (name, value) = match word.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (word, None),
+    };
+    let ioctl = if value.is_some() {
+        "SIOCIPFSET"
+    } else {
+        "SIOCIPFGET"
+    };
+    let Some((_, first, live)) = TUNABLES.iter().find(|(known, ..)| *known == name) else {
+        return run.complain(&format!("ioctl({ioctl}): No such process"));
+    };
+    match value.map(str::parse) {
+        None => {
+            let now = run.host().tunables.get(name).copied().unwrap_or(*first);
+            run.say(&format!("{name}\tmin 0x1\tmax 0x7fffffff\tcurrent {now}"));
+        }
+        Some(Err(_)) => run.complain(&format!("invalid value '{name}'")),
+        Some(Ok(_)) if on && !live => run.complain(&format!("ioctl({ioctl}): Device busy")),
+        Some(Ok(number)) => drop(run.host().tunables.insert(name.to_owned(), number)),
     }
 }
 

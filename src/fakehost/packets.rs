@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use super::nat::SESSIONS;
+
 /// A packet of a protocol with ports, or of ICMP, whose identifier stands for both ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet {
@@ -36,8 +38,10 @@ pub struct Table {
     /// The addresses of links.
     own: BTreeMap<String, Ipv4Addr>,
     sessions: Vec<Session>,
-    /// The next port of a rule.
-    next: BTreeMap<String, u16>,
+    /// How many it holds.
+    room: usize,
+    /// The next port of a rule. Without one, luck is bad: each first choice is the first port of the range.
+    next: Option<BTreeMap<String, u16>>,
 }
 
 fn network(text: &str) -> Option<(u32, u32)> {
@@ -63,20 +67,32 @@ impl Table {
                 .map(|(link, at)| ((*link).to_owned(), *at))
                 .collect(),
             sessions: Vec::new(),
-            next: BTreeMap::new(),
+            room: SESSIONS,
+            next: Some(BTreeMap::new()),
         }
     }
 
-    /// `fr_checknatin`: translates replies back, and starts sessions for packets that a rule redirects.
-    pub fn comes_in(&mut self, link: &str, packet: Packet) -> Packet {
+    /// One that holds so many sessions (`ipf_nattable_max`).
+    pub fn holding(self, room: usize) -> Self {
+        Table { room, ..self }
+    }
+
+    /// One whose random choices of ports are always the same.
+    pub fn unlucky(self) -> Self {
+        Table { next: None, ..self }
+    }
+
+    /// `fr_checknatin`: translates replies back, and starts sessions for packets that a rule redirects. None is a packet
+    /// that is dropped: there is a rule for it, and no session.
+    pub fn comes_in(&mut self, link: &str, packet: Packet) -> Option<Packet> {
         if let Some(known) = self.sessions.iter().find(|one| {
             (one.link.as_str(), one.protocol) == (link, packet.protocol)
                 && (one.outer, one.other) == (packet.to, packet.from)
         }) {
-            return Packet {
+            return Some(Packet {
                 to: known.inner,
                 ..packet
-            };
+            });
         }
         let inner = self.matching("rdr", link, |words| {
             let [at, "port", port, "->", to, "port", to_port, protocol, ..] = words else {
@@ -87,26 +103,27 @@ impl Table {
             let to = SocketAddrV4::new(to.parse().ok()?, to_port.parse().ok()?);
             fits.then_some((at.1, to))
         });
-        let Some((inner, _)) = inner else {
-            return packet;
+        let Some((inner, _)) = inner.into_iter().next() else {
+            return Some(packet);
         };
-        self.begin(link, packet.protocol, inner, packet.to, packet.from);
-        Packet {
-            to: inner,
-            ..packet
-        }
+        self.begin(link, packet.protocol, inner, packet.to, packet.from)
+            .then_some(Packet {
+                to: inner,
+                ..packet
+            })
     }
 
-    /// `fr_checknatout`: translates replies back, and starts sessions for packets that a rule maps.
-    pub fn goes_out(&mut self, link: &str, packet: Packet) -> Packet {
+    /// `fr_checknatout`: translates replies back, and starts sessions for packets that a rule maps. None is a packet that
+    /// is dropped: there are rules for it, and none gives it a session.
+    pub fn goes_out(&mut self, link: &str, packet: Packet) -> Option<Packet> {
         if let Some(known) = self.sessions.iter().find(|one| {
             (one.link.as_str(), one.protocol) == (link, packet.protocol)
                 && (one.inner, one.other) == (packet.from, packet.to)
         }) {
-            return Packet {
+            return Some(Packet {
                 from: known.outer,
                 ..packet
-            };
+            });
         }
         let own = self.own.get(link).copied();
         let found = self.matching("map", link, |words| {
@@ -120,10 +137,11 @@ impl Table {
             };
             let from = network(from).filter(|from| holds(*from, *packet.from.ip()))?;
             let [to, how @ ..] = words else { return None };
-            let address = match *to {
-                "0.0.0.0/32" => own?,
-                "0.0.0.0/0" => *packet.from.ip(),
-                other => other.split('/').next()?.parse().ok()?,
+            // What is not a given address is tried once (`nat_newmap`).
+            let (address, again) = match *to {
+                "0.0.0.0/32" => (own?, false),
+                "0.0.0.0/0" => (*packet.from.ip(), false),
+                other => (other.split('/').next()?.parse().ok()?, true),
             };
             let range = match how {
                 [] => None,
@@ -133,30 +151,48 @@ impl Table {
                 }
                 _ => return None,
             };
-            Some((from.1, (address, range)))
+            Some((from.1, (address, range, again)))
         });
-        let Some(((address, range), rule)) = found else {
-            return packet;
-        };
-        let outer = match range {
-            None => SocketAddrV4::new(address, packet.from.port()),
-            Some((low, high)) => loop {
-                let next = self.next.entry(rule.clone()).or_insert(low);
-                let outer = SocketAddrV4::new(address, *next);
-                *next = if *next < high { *next + 1 } else { low };
-                let taken = |one: &Session| (one.outer, one.other) == (outer, packet.to);
-                if !self.sessions.iter().any(taken) {
-                    break outer;
-                }
-            },
-        };
-        self.begin(link, packet.protocol, packet.from, outer, packet.to);
-        Packet {
-            from: outer,
-            ..packet
+        if found.is_empty() {
+            return Some(packet);
         }
+        // Where one rule finds no free port the next one is asked.
+        let outer = found
+            .into_iter()
+            .find_map(|((address, range, again), rule)| {
+                let is_free = |outer: &SocketAddrV4| {
+                    let taken = |one: &Session| {
+                        (one.protocol, one.outer, one.other) == (packet.protocol, *outer, packet.to)
+                    };
+                    !self.sessions.iter().any(taken)
+                };
+                let at = |port| SocketAddrV4::new(address, port);
+                let Some((low, high)) = range else {
+                    return Some(at(packet.from.port())).filter(is_free);
+                };
+                let first = match &self.next {
+                    Some(next) => next.get(&rule).copied().unwrap_or(low),
+                    None => low,
+                };
+                let mut ports = (first..=high).chain(low..first).map(at);
+                let outer = match again {
+                    true => ports.find(is_free),
+                    false => ports.next().filter(is_free),
+                };
+                if let (Some(next), Some(outer)) = (&mut self.next, outer) {
+                    let after = outer.port() + 1;
+                    next.insert(rule, if after > high { low } else { after });
+                }
+                outer
+            })?;
+        self.begin(link, packet.protocol, packet.from, outer, packet.to)
+            .then_some(Packet {
+                from: outer,
+                ..packet
+            })
     }
 
+    /// Starts a session, if the table has room for one (`nat_new`).
     fn begin(
         &mut self,
         link: &str,
@@ -164,7 +200,10 @@ impl Table {
         inner: SocketAddrV4,
         outer: SocketAddrV4,
         other: SocketAddrV4,
-    ) {
+    ) -> bool {
+        if self.sessions.len() >= self.room {
+            return false;
+        }
         self.sessions.push(Session {
             link: link.to_owned(),
             protocol,
@@ -172,15 +211,16 @@ impl Table {
             outer,
             other,
         });
+        true
     }
 
-    /// The first rule of a kind that matches a packet: longer masks first, then in order.
+    /// The rules of a kind that match a packet: longer masks first, then in order.
     fn matching<T>(
         &self,
         kind: &str,
         link: &str,
         take: impl Fn(&[&str]) -> Option<(u32, T)>,
-    ) -> Option<(T, String)> {
+    ) -> Vec<(T, String)> {
         let taken = self.rules.iter().filter_map(|rule| {
             let words: Vec<&str> = rule.split(' ').collect();
             let [of, at, rest @ ..] = &words[..] else {
@@ -189,8 +229,9 @@ impl Table {
             let (mask, taken) = take(rest).filter(|_| (*of, *at) == (kind, link))?;
             Some((mask, taken, rule.clone()))
         });
-        // The first of the best.
-        let best = taken.reduce(|best, other| if other.0 > best.0 { other } else { best });
-        best.map(|(_, taken, rule)| (taken, rule))
+        let mut taken: Vec<_> = taken.collect();
+        taken.sort_by_key(|(mask, ..)| std::cmp::Reverse(*mask));
+        let taken = taken.into_iter();
+        taken.map(|(_, taken, rule)| (taken, rule)).collect()
     }
 }

@@ -99,6 +99,8 @@ pub fn locked<T>(machine: &Machine, change: impl FnOnce(&mut Host, &Disk) -> T) 
 pub struct Run<'m> {
     /// The host that it runs on.
     pub machine: &'m Machine,
+    /// The zone that it runs in; none is the global one.
+    pub zone: Option<String>,
     tool: String,
     held: Option<Held>,
     fault: Option<Fault>,
@@ -121,6 +123,7 @@ impl<'m> Run<'m> {
     ) -> Self {
         Run {
             machine,
+            zone: None,
             tool: tool.to_owned(),
             held: None,
             fault: None,

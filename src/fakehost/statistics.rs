@@ -380,6 +380,39 @@ pub fn ppriv(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
     Ok(exit::OK)
 }
 
+/// `dispadmin -d [CLASS]`
+pub fn dispadmin(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
+    const CLASSES: [(&str, &str); 4] = [
+        ("FSS", "Fair Share"),
+        ("FX", "Fixed Priority"),
+        ("TS", "Time Sharing"),
+        ("IA", "Interactive"),
+    ];
+    match args {
+        [one] if one == "-d" => {
+            let class = run.host().scheduling.clone();
+            match CLASSES
+                .iter()
+                .find(|(name, _)| Some(*name) == class.as_deref())
+            {
+                Some((name, what)) => {
+                    run.say(&format!("{name}\t({what})"));
+                    Ok(exit::OK)
+                }
+                None => run.end(
+                    exit::ERROR,
+                    "dispadmin: Default scheduling class is not set",
+                ),
+            }
+        }
+        [one, class] if one == "-d" && CLASSES.iter().any(|(name, _)| name == class) => {
+            run.host().scheduling = Some(class.clone());
+            Ok(exit::OK)
+        }
+        _ => run.not_played("dispadmin but for -d"),
+    }
+}
+
 /// `zonename`
 pub fn zonename(run: &mut Run, _: &[String], _: &[u8]) -> Step<i32> {
     run.say("global");

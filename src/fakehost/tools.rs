@@ -17,6 +17,7 @@ pub type Tool = fn(&mut Run, &[String], &[u8]) -> Step<i32>;
 /// Every tool that can be called by name. `ctl` is not a tool of illumos: it causes events on the host.
 pub const TOOLS: &[(&str, Tool)] = &[
     ("ctl", control::control),
+    ("dispadmin", statistics::dispadmin),
     ("dladm", dladm::dladm),
     ("ipadm", ipadm::ipadm),
     ("ipf", nat::ipf),

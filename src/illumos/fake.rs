@@ -20,6 +20,8 @@ type Begun = (Arc<AtomicBool>, watch::Receiver<bool>);
 /// Tools of a [`Machine`].
 pub struct FakeTools {
     machine: Machine,
+    /// The zone that they run in; none is the global one.
+    zone: Option<String>,
     /// Commands that may leave processes behind, by owner.
     owned: Mutex<HashMap<String, Vec<Begun>>>,
     /// A limit for commands while something on the host hangs. A slow command gets its own limit.
@@ -36,8 +38,18 @@ impl FakeTools {
     }
 
     pub fn with(machine: Machine, patience: Option<Duration>) -> Arc<Self> {
+        Self::of(machine, None, patience)
+    }
+
+    /// Tools as they are in a running zone.
+    pub fn inside(machine: Machine, zone: &str) -> Arc<Self> {
+        Self::of(machine, Some(zone.to_owned()), None)
+    }
+
+    fn of(machine: Machine, zone: Option<String>, patience: Option<Duration>) -> Arc<Self> {
         Arc::new(FakeTools {
             machine,
+            zone,
             owned: Mutex::default(),
             patience,
             count: AtomicU64::new(0),
@@ -71,7 +83,12 @@ impl Tools for FakeTools {
             }
             let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
             let (machine, killed) = (self.machine.clone(), kill.clone());
-            let (tool, arguments) = (command.tool.name(), command.arguments.clone());
+            let (mut tool, mut arguments) = (command.tool.name(), command.arguments.clone());
+            if let Some(zone) = &self.zone {
+                let words = ["in", zone.as_str(), tool].map(str::to_owned);
+                arguments.splice(0..0, words);
+                tool = "ctl";
+            }
             let input = command.input.clone().unwrap_or_default().into_bytes();
             let running = self.running.clone();
             running.send_modify(|running| drop(running.insert(number, kill.clone())));

@@ -53,11 +53,15 @@ pub enum Tool {
     Ppriv,
     /// prctl(1)
     Prctl,
+    /// ipf(8)
+    Ipf,
+    /// dispadmin(8)
+    Dispadmin,
 }
 
 impl Tool {
     /// Every tool.
-    pub const ALL: [Tool; 14] = [
+    pub const ALL: [Tool; 16] = [
         Tool::Zonecfg,
         Tool::Zoneadm,
         Tool::Dladm,
@@ -72,6 +76,8 @@ impl Tool {
         Tool::Zonename,
         Tool::Ppriv,
         Tool::Prctl,
+        Tool::Ipf,
+        Tool::Dispadmin,
     ];
 
     /// Its name.
@@ -97,6 +103,8 @@ impl Tool {
             Tool::Zonename => "/usr/bin/zonename",
             Tool::Ppriv => "/usr/bin/ppriv",
             Tool::Prctl => "/usr/bin/prctl",
+            Tool::Ipf => "/usr/sbin/ipf",
+            Tool::Dispadmin => "/usr/sbin/dispadmin",
         }
     }
 }

@@ -195,6 +195,12 @@ pub fn routing_on(text: &str) -> bool {
         .any(|word| word == "current=enabled")
 }
 
+/// The value of a tunable in the output of `ipf -T NAME`.
+pub fn tunable(text: &str) -> Option<u64> {
+    let (_, value) = text.trim().rsplit_once("current ")?;
+    value.parse().ok()
+}
+
 /// The link of the default route in the output of `route -n get default`.
 pub fn default_link(text: &str) -> Option<String> {
     let line = text

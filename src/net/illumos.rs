@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 
 use crate::illumos::{Command, Tool};
 
-pub use self::host::prepare;
+pub use self::host::{address_of, prepare, show_addresses};
 pub use self::nat::{add_rule, add_rules, redirect, remove_rule, remove_rules, show_rules};
 pub use self::vnic::{Vnic, delete_vnic, is_ours, show_vnics};
 
@@ -92,10 +92,11 @@ impl NetworkConfig {
         }
     }
 
-    /// The ipnat(5) rules that it needs, in the order in which they must be evaluated.
-    pub fn rules(&self) -> Vec<String> {
+    /// The ipnat(5) rules that it needs, in the order in which they must be evaluated; `outer` is the address of the
+    /// external link.
+    pub fn rules(&self, outer: Option<std::net::Ipv4Addr>) -> Vec<String> {
         match self {
-            NetworkConfig::Etherstub(config) => config.rules(),
+            NetworkConfig::Etherstub(config) => config.rules(outer),
             NetworkConfig::Direct(_) => Vec::new(),
         }
     }

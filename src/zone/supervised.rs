@@ -15,8 +15,8 @@ use tokio::sync::broadcast;
 use super::link::{self, Link};
 use super::supervisor::{What, ZONE};
 use super::{
-    Answer, Change, Duplex, ExecSpec, Of, ProcessId, ProcessSpec, Session, Signal, Zone, ZoneError,
-    ZoneName, ZoneRuntime, ZoneSpec, ZoneUsage,
+    Answer, Change, Duplex, ExecSpec, Of, ProcessId, ProcessSpec, Session, Signal, System, Zone,
+    ZoneError, ZoneName, ZoneRuntime, ZoneSpec, ZoneUsage,
 };
 
 /// A zone of a runtime.
@@ -95,6 +95,10 @@ pub(super) trait Supervised: Send + Sync + 'static {
     fn brand(&self) -> &'static str;
     /// As [`ZoneRuntime::brands`].
     fn brands(&self) -> Vec<&'static str>;
+    /// The system of a zone, which may be another than the agent's.
+    fn system(&self, _: &Self::Home) -> System {
+        System::Linux
+    }
     /// As [`ZoneRuntime::recursive_read_only`].
     fn recursive_read_only(&self) -> bool {
         false
@@ -176,7 +180,8 @@ impl<R: Supervised> ZoneRuntime for R {
     ) -> Answer<'a, ()> {
         async move {
             let home = self.zones().find("signal", zone)?;
-            let what = What::Signal(process.clone(), signal);
+            let number = signal.on(self.system(&home));
+            let what = What::Signal(process.clone(), number);
             home.link().ask("signal", what).await
         }
         .boxed()

@@ -176,16 +176,24 @@ async fn processes_end_as_their_behaviour_says() {
 #[test]
 fn images_name_their_signals() {
     for (name, number) in [
-        ("SIGQUIT", Some(3)),
-        ("quit", Some(3)),
-        ("SIGINT", Some(2)),
-        ("15", Some(15)),
+        ("SIGQUIT", Some((3, 3))),
+        ("quit", Some((3, 3))),
+        ("SIGWINCH", Some((28, 20))),
+        ("USR1", Some((10, 16))),
+        ("SIGBUS", Some((7, 10))),
+        // What a system lacks is asked for as by default.
+        ("SIGSTKFLT", Some((16, 15))),
+        ("SIGEMT", Some((15, 7))),
+        // A number is one of the image's own system.
+        ("15", Some((15, 15))),
+        ("28", Some((28, 28))),
         ("0", None),
         ("64", None),
         ("SIGRTMIN+3", None),
         ("SIG", None),
         ("", None),
     ] {
-        assert_eq!(Signal::named(name), number.map(Signal), "{name}");
+        let on = |signal: Signal| (signal.on(System::Linux).0, signal.on(System::Illumos).0);
+        assert_eq!(Signal::named(name).map(on), number, "{name}");
     }
 }

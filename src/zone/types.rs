@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::process::{
     CAPABILITIES, Ending, ExecSpec, Identity, Process, ProcessId, ProcessSpec, Rights, Signal,
-    USUAL_CAPABILITIES,
+    SignalNumber, System, USUAL_CAPABILITIES,
 };
 
 /// The name of a zone: 1 to 63 of `[a-zA-Z0-9_.-]`, a letter or digit first, not `global` and not beginning with

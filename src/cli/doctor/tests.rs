@@ -19,6 +19,23 @@ async fn findings(machine: &Machine, words: &[&str]) -> Vec<String> {
     found.iter().map(|finding| format!("{finding:?}")).collect()
 }
 
+#[test]
+fn what_belongs_to_a_boot_environment_does_not_last() {
+    let (at, environment) = (
+        std::path::Path::new("/var/lib/reddwarf"),
+        "rpool/ROOT/omnios",
+    );
+    for (dataset, lasts) in [
+        ("rpool/ROOT/omnios", false),
+        ("rpool/ROOT/omnios/var", false),
+        ("rpool/ROOT/omnios-1", true),
+        ("rpool/reddwarf/data", true),
+    ] {
+        let finding = data(at, dataset, environment);
+        assert_eq!(matches!(finding, Good(_)), lasts, "{dataset}: {finding:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_missing_is_found_with_the_remedy() {
     let root = tempfile::tempdir().expect("a directory");
@@ -54,7 +71,12 @@ async fn what_is_missing_is_found_with_the_remedy() {
     ] {
         has(&good, "Good", part);
     }
-    for part in ["no default route", "ipfilter is disabled", "reddwarf.lx"] {
+    for part in [
+        "no default route",
+        "ipfilter is disabled",
+        "FSS is not the default",
+        "reddwarf.lx",
+    ] {
         let part = if part == "reddwarf.lx" {
             "--zone-init"
         } else {
@@ -67,6 +89,7 @@ async fn what_is_missing_is_found_with_the_remedy() {
     has(&good, "Bad", "the console of zones in platform.xml");
     for line in [
         "svcadm enable network/ipfilter",
+        "dispadmin -d FSS",
         "zfs create -o readonly=on tank/rd",
         "zfs create -o readonly=off -o mountpoint=legacy tank/rd/zones",
         "zfs create -o readonly=off -o zoned=on -o mountpoint=none tank/rd/images",
@@ -83,6 +106,8 @@ async fn what_is_missing_is_found_with_the_remedy() {
         ("Good", "will make the dataset tank/rd/volumes"),
         ("Good", "the default route leads out by e1000g0"),
         ("Good", "ipnat answers: 0 rules"),
+        ("Good", "the default scheduling class is FSS"),
+        ("Warning", "ipf -T ipf_nattable_max=200000"),
         ("Bad", "--zone-init"),
     ] {
         has(&bad, kind, part);
@@ -95,6 +120,9 @@ async fn what_is_missing_is_found_with_the_remedy() {
     for part in ["dozer", "there is no link ixgbe0"] {
         has(&bad, "Bad", part);
     }
+    run("ipf -T ipf_nattable_max=200000");
+    let good = findings(&machine, &["--storage-pool", "tank/rd"]).await;
+    has(&good, "Good", "holds 200000 sessions");
     let bad = findings(&machine, &["--storage-pool", "tank/r d"]).await;
     has(&bad, "Bad", "--storage-pool");
 }

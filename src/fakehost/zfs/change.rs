@@ -209,13 +209,23 @@ impl Host {
     /// # Errors
     /// The text after `cannot unmount` or `cannot destroy`.
     pub fn destroy_dataset(&mut self, name: &str, force: bool, disk: &Disk) -> Result<(), String> {
+        self.destroy_dataset_in(None, name, force, disk)
+    }
+
+    /// The same, in a zone if one is named.
+    ///
+    /// # Errors
+    /// The text after `cannot unmount` or `cannot destroy`.
+    pub fn destroy_dataset_in(
+        &mut self,
+        zone: Option<&str>,
+        name: &str,
+        force: bool,
+        disk: &Disk,
+    ) -> Result<(), String> {
         let wrong = |why: &str| format!("cannot destroy '{name}': {why}");
         self.writable(name).map_err(wrong)?;
-        let delegated = self
-            .zones
-            .values()
-            .any(|zone| zone.datasets.iter().any(|d| names::is_below(name, d)));
-        if delegated {
+        if self.is_another_zones(name, zone) {
             return Err(wrong("dataset is busy"));
         }
         let children = self
@@ -228,6 +238,9 @@ impl Host {
         self.unmount(name, disk, force)?;
         self.remove_mountpoint(name);
         if let Some(d) = self.datasets.remove(name) {
+            for zone in self.zones.values_mut() {
+                zone.mounted.remove(name);
+            }
             self.pending.push(DiskOp::Discard { id: d.id });
             if let Some(origin) = d.origin {
                 self.release_deferred(&origin);
@@ -248,39 +261,6 @@ impl Host {
         if deferred && self.clones(full).is_empty() {
             let _ = self.destroy_snapshot(full, false);
         }
-    }
-
-    /// Everything that is destroyed with a file system or snapshot, in order, itself last: with `clones` also the
-    /// clones of its snapshots, wherever they are.
-    pub fn dependents(&self, name: &str, clones: bool) -> Vec<String> {
-        let mut all = Vec::new();
-        self.add_dependents(name, clones, &mut all);
-        all
-    }
-
-    fn add_dependents(&self, name: &str, clones: bool, all: &mut Vec<String>) {
-        if all.iter().any(|n| n == name) {
-            return;
-        }
-        if name.contains('@') {
-            if clones {
-                for clone in self.clones(name) {
-                    self.add_dependents(&clone, clones, all);
-                }
-            }
-        } else {
-            for child in self
-                .datasets
-                .keys()
-                .filter(|c| names::parent(c) == Some(name))
-            {
-                self.add_dependents(child, clones, all);
-            }
-            for snapshot in &self.datasets[name].snapshots {
-                self.add_dependents(&format!("{name}@{}", snapshot.name), clones, all);
-            }
-        }
-        all.push(name.to_owned());
     }
 
     /// Sets a property, or without a value lets it be inherited again.
@@ -358,12 +338,8 @@ impl Host {
             }
             return Ok(());
         }
-        let in_zone = |host: &Host| {
-            host.zones
-                .values()
-                .any(|zone| zone.datasets.iter().any(|d| names::is_below(name, d)))
-        };
-        if property == "zoned" && kept.as_deref() != Some("on") && in_zone(self) {
+        if property == "zoned" && kept.as_deref() != Some("on") && self.is_another_zones(name, None)
+        {
             return Err(wrong("dataset is busy"));
         }
         let was_mountable = self.mountable(name).is_some();
@@ -451,6 +427,9 @@ impl Host {
         if self.has_dataset(to) {
             return Err(wrong("dataset already exists"));
         }
+        if self.is_on(from, "zoned") {
+            return Err(wrong("dataset is used in a non-global zone"));
+        }
         self.writable(from).map_err(wrong)?;
         let new_name = |name: &str| match names::is_below(name, from) {
             true => format!("{to}{}", &name[from.len()..]),
@@ -498,10 +477,10 @@ impl Host {
                 .iter()
                 .any(|s| s.name == one.name)
             {
-                return Err(format!(
-                    "cannot promote '{name}': snapshot name '{}' from origin \nconflicts with '{}' from target",
-                    one.name, one.name
-                ));
+                return Err(wrong(&format!(
+                    "conflicting snapshot '{}' from parent '{origin}'",
+                    one.name
+                )));
             }
         }
         let above = self.datasets[source].origin.clone();

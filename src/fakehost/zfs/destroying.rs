@@ -46,8 +46,16 @@ pub(super) fn destroy(run: &mut Run, args: &[String]) -> Step<i32> {
         listed.iter().for_each(|n| run.complain(n));
         return Ok(exit::ERROR);
     }
-    let all = run.host().dependents(name, clones);
-    destroy_in_order(run, name, all, force, parsed.has('d'))
+    // Clones elsewhere were refused above, unless they are wanted.
+    let (all, cycle) = run.host().dependents_until_cycle(name);
+    let code = destroy_in_order(run, name, all, force, parsed.has('d'))?;
+    match cycle {
+        Some(at) => fail(
+            run,
+            &format!("cannot determine dependent datasets: recursive dependency at '{at}'"),
+        ),
+        None => Ok(code),
+    }
 }
 
 /// Destroys one after another, up to the first failure. The pool's own file system stays.
@@ -62,6 +70,7 @@ fn destroy_in_order(
         if names::parent(&one).is_none() && !one.contains('@') {
             continue;
         }
+        let zone = run.zone.clone();
         let (host, disk) = run.view();
         // Another command may have destroyed it.
         if !host.has_zfs(&one) {
@@ -75,7 +84,7 @@ fn destroy_in_order(
         }
         let result = match one.contains('@') {
             true => host.destroy_snapshot(&one, defer),
-            false => host.destroy_dataset(&one, force, disk),
+            false => host.destroy_dataset_in(zone.as_deref(), &one, force, disk),
         };
         if let Err(text) = result {
             return fail(run, &text);

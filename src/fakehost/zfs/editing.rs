@@ -29,8 +29,16 @@ pub(super) fn set(run: &mut Run, args: &[String]) -> Step<i32> {
             let Some((property, value)) = pair.split_once('=') else {
                 continue;
             };
+            let zone = run.zone.clone();
             let (host, disk) = run.view();
-            if let Err((text, _)) = host.set_property(name, property, Some(value), disk) {
+            let set = match zone {
+                Some(zone) => host.set_in_zone(&zone, name, property, value, disk),
+                None => {
+                    let set = host.set_property(name, property, Some(value), disk);
+                    set.map_err(|(text, _)| text)
+                }
+            };
+            if let Err(text) = set {
                 run.complain(&text);
                 code = exit::ERROR;
                 break;

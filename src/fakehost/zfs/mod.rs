@@ -1,6 +1,7 @@
 //! zfs(8) and zpool(8).
 
 mod change;
+mod dependents;
 mod destroying;
 mod editing;
 mod mount;
@@ -10,9 +11,12 @@ mod pools;
 mod properties;
 mod show;
 mod space;
+mod zoned;
 
 #[cfg(test)]
 pub(super) mod tests;
+#[cfg(test)]
+pub use tests::with_zone;
 
 pub use change::Made;
 pub use mount::import;
@@ -145,6 +149,7 @@ pub fn zfs(run: &mut Run, args: &[String], _: &[u8]) -> Step<i32> {
         other => other,
     };
     let args = &args[1..];
+    zoned::permit(run, command, args)?;
     match command {
         "create" => create(run, args),
         "clone" => clone(run, args),
@@ -246,6 +251,9 @@ fn make(run: &mut Run, name: &str, origin: Option<&str>, set: &[(String, String)
             return Ok(exit::ERROR);
         }
         Err(text) => return fail(run, &text),
+    }
+    if let Some(zone) = run.zone.clone() {
+        run.host().place_in_zone(&zone, name);
     }
     run.point("made")?;
     Ok(exit::OK)

@@ -2,12 +2,12 @@
 
 use super::super::exit;
 use super::super::run::{Run, Step};
-use super::{fail, import, one, options, usage};
+use super::{fail, import, one, options, usage, zoned};
 
 pub(super) fn mount(run: &mut Run, args: &[String]) -> Step<i32> {
     let parsed = options(run, "mount", args, "avo:O")?;
     run.without(&parsed, "zfs mount", "voO")?;
-    if parsed.has('a') {
+    if parsed.has('a') && run.zone.is_none() {
         let (host, disk) = run.view();
         let wrong = import(host, disk);
         return match wrong.is_empty() {
@@ -28,9 +28,13 @@ pub(super) fn mount(run: &mut Run, args: &[String]) -> Step<i32> {
         mounted.iter().for_each(|line| run.say(line));
         return Ok(exit::OK);
     };
+    let zone = run.zone.clone();
     let (host, disk) = run.view();
     if let Err(text) = host.open_zfs(name, false) {
         return fail(run, &text);
+    }
+    if let Some(zone) = zone {
+        return zoned::mount(run, &zone, name);
     }
     let (mountpoint, _) = host.mountpoint(name);
     let wrong = if host.is_on(name, "zoned") {

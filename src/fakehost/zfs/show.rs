@@ -93,7 +93,10 @@ fn computed(
             true => "1.00".to_owned(),
             false => "1.00x".to_owned(),
         },
-        "mounted" => if d.mounted.is_some() { "yes" } else { "no" }.to_owned(),
+        "mounted" => match d.mounted.is_some() || host.mounted_in_zone(name).is_some() {
+            true => "yes".to_owned(),
+            false => "no".to_owned(),
+        },
         "origin" => d.origin.clone()?,
         "version" => "5".to_owned(),
         "guid" => d.id.to_string(),
@@ -165,7 +168,12 @@ fn walk(host: &Host, top: &str, pick: &Pick) -> Vec<String> {
 
 /// The datasets named by the arguments; missing ones are reported.
 fn targets(run: &mut Run, words: &[String], pick: &Pick, recursive: bool) -> (Vec<String>, i32) {
+    let zone = run.zone.clone();
     let host = run.host();
+    let sees = |name: &str| {
+        let dataset = name.split('@').next().unwrap_or(name);
+        zone.as_ref().is_none_or(|zone| host.sees(zone, dataset))
+    };
     if words.is_empty() {
         let pools: Vec<String> = host
             .pools
@@ -176,13 +184,30 @@ fn targets(run: &mut Run, words: &[String], pick: &Pick, recursive: bool) -> (Ve
         let all = pools
             .iter()
             .flat_map(|pool| walk(host, pool, pick))
+            .filter(|name| sees(name))
             .collect();
         return (all, exit::OK);
     }
     let (mut all, mut wrong) = (Vec::new(), Vec::new());
     for word in words {
+        if word.starts_with('/') {
+            // Only what is mounted by ZFS has a dataset (`zfs_path_to_zhandle`).
+            let mounted = host.datasets.iter().filter_map(|(name, d)| {
+                let at = d.mounted.as_deref()?;
+                super::mount::path_is_below(word, at).then_some((at.len(), name))
+            });
+            match mounted.max() {
+                Some((_, name)) => all.push(name.clone()),
+                None => wrong.push(format!("'{word}': not a ZFS filesystem")),
+            }
+            continue;
+        }
         if let Err(text) = host.open_zfs(word, word.contains('@')) {
             wrong.push(text);
+            continue;
+        }
+        if !sees(word) {
+            wrong.push(format!("cannot open '{word}': dataset does not exist"));
             continue;
         }
         let found = match recursive || pick.depth.is_some() {
@@ -190,7 +215,7 @@ fn targets(run: &mut Run, words: &[String], pick: &Pick, recursive: bool) -> (Ve
             false => vec![word.clone()],
         };
         for name in found {
-            if !all.contains(&name) {
+            if !all.contains(&name) && sees(&name) {
                 all.push(name);
             }
         }

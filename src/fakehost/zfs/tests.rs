@@ -334,3 +334,142 @@ fn limits_and_the_state_of_the_pool_decide() {
     assert_eq!(bench.run("zfs list -o nope").code, 2);
     assert_eq!(bench.run("zfs create -u tank/x").code, 2);
 }
+
+/// A running zone `z` with the dataset `tank/v/data`.
+pub fn with_zone(machine: &Machine, dataset: &str) {
+    use crate::fakehost::{KernelZone, ZoneStatus};
+    let change = machine.change(|host, _| {
+        let own = host.datasets.get_mut(dataset).expect("there");
+        own.properties.insert("zoned".into(), "on".into());
+        let zone = KernelZone {
+            id: 1,
+            status: ZoneStatus::Running,
+            brand: "reddwarf".into(),
+            path: "/tank/z".into(),
+            booted: 0,
+            links: Vec::new(),
+            mounts: Vec::new(),
+            rctls: Default::default(),
+            datasets: vec![dataset.to_owned()],
+            mounted: Default::default(),
+            dead: None,
+            init: None,
+            stuck: None,
+            cpu: (0, 0),
+            memory: (0, 0),
+        };
+        host.zones.insert("z".into(), zone);
+    });
+    change.expect("changed");
+}
+
+#[test]
+fn a_zone_changes_what_is_its_own_except_for_what_holds_it() {
+    let bench = Bench::new();
+    bench.do_all(&[
+        "zfs create -o quota=1G -o mountpoint=none tank/v",
+        "zfs create -o quota=1G tank/v/data",
+        "zfs create tank/other",
+    ]);
+    with_zone(&bench.machine, "tank/v/data");
+    let denied = |what: &str| format!("cannot {what}: permission denied\n");
+    for (line, code, text) in [
+        ("list -H -o name", 0, "tank\ntank/v\ntank/v/data\n".into()),
+        (
+            "list -H -o name tank/other",
+            1,
+            "cannot open 'tank/other': dataset does not exist\n".into(),
+        ),
+        // What was delegated, and what is above it.
+        (
+            "set quota=none tank/v/data",
+            1,
+            denied("set property for 'tank/v/data'"),
+        ),
+        (
+            "set zoned=off tank/v/data",
+            1,
+            denied("set property for 'tank/v/data'"),
+        ),
+        (
+            "set refquota=1M tank/v",
+            1,
+            denied("set property for 'tank/v'"),
+        ),
+        ("snapshot tank/v@x", 1, denied("create snapshot 'tank/v@x'")),
+        ("create tank/v/x", 1, denied("create 'tank/v/x'")),
+        ("destroy -r tank/v", 1, denied("destroy 'tank/v'")),
+        // All else of it.
+        ("set refquota=none tank/v/data", 0, String::new()),
+        ("set reddwarf:is=other tank/v/data", 0, String::new()),
+        ("set mountpoint=/rd/d/0 tank/v/data", 0, String::new()),
+        ("create tank/v/data/a", 0, String::new()),
+        ("set quota=1M tank/v/data/a", 0, String::new()),
+        ("set quota=none tank/v/data/a", 0, String::new()),
+        (
+            "list -H -r -o name,mounted,mountpoint tank/v/data",
+            0,
+            "tank/v/data\tyes\t/rd/d/0\ntank/v/data/a\tyes\t/rd/d/0/a\n".into(),
+        ),
+        // canmount=off is obeyed without a word.
+        ("set canmount=off tank/v/data", 0, String::new()),
+        ("set mountpoint=/rd/d/1 tank/v/data", 0, String::new()),
+        ("list -H -o mounted tank/v/data", 0, "no\n".into()),
+        ("set canmount=on tank/v/data", 0, String::new()),
+        ("list -H -o mounted tank/v/data", 0, "no\n".into()),
+        ("mount tank/v/data", 0, String::new()),
+        ("list -H -o mounted tank/v/data", 0, "yes\n".into()),
+        ("snapshot tank/v/data@s", 0, String::new()),
+        ("hold x tank/v/data@s", 0, String::new()),
+    ] {
+        assert_eq!(
+            bench.ask(&format!("ctl in z zfs {line}")),
+            (code, text),
+            "{line}"
+        );
+    }
+    // The global zone changes and removes nothing that a zone has.
+    for (line, text) in [
+        (
+            "zfs rename tank/v/data tank/w",
+            "cannot rename 'tank/v/data': dataset is used in a non-global zone\n",
+        ),
+        (
+            "zfs destroy -r tank/v",
+            "cannot destroy 'tank/v/data/a': dataset is busy\n",
+        ),
+    ] {
+        assert_eq!(bench.ask(line), (1, text.to_owned()), "{line}");
+    }
+    let change = bench.machine.change(|host, _| host.zones.clear());
+    change.expect("changed");
+    // A hold of the zone's stays.
+    let (code, text) = bench.ask("zfs destroy -r tank/v");
+    assert_eq!(code, 1, "{text}");
+    assert!(
+        text.ends_with("'tank/v/data@s': dataset is busy\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_was_made_a_clone_of_its_own_child_is_not_destroyed() {
+    let bench = Bench::new();
+    bench.do_all(&[
+        "zfs create tank/v",
+        "zfs snapshot tank/v@a",
+        "zfs clone tank/v@a tank/v/c",
+        // Nothing forbids a child to take over what its parent has (`dsl_dataset_promote_check`).
+        "zfs promote tank/v/c",
+    ]);
+    let cycle = "cannot determine dependent datasets: recursive dependency at 'tank/v'\n";
+    assert_eq!(bench.ask("zfs destroy -r tank/v"), (1, cycle.to_owned()));
+    bench.do_all(&["zfs snapshot tank/v@a"]);
+    let clash = "cannot promote 'tank/v': conflicting snapshot 'a' from parent 'tank/v/c@a'\n";
+    assert_eq!(bench.ask("zfs promote tank/v"), (1, clash.to_owned()));
+    bench.do_all(&[
+        "zfs destroy tank/v@a",
+        "zfs promote tank/v",
+        "zfs destroy -r tank/v",
+    ]);
+}

@@ -33,12 +33,15 @@ impl EtherstubConfig {
     ///
     /// Ports come from a range: `auto` would divide them among all addresses of the network (252 for each of 254, and
     /// none if there are more than 64,512), and would not use another one if a port is taken (`nat_setgroupmap`,
-    /// `nat_newmap`).
-    pub fn rules(&self) -> Vec<String> {
+    /// `nat_newmap`). For the same reason the external link's address is named (`outer`), if it has one: for the address
+    /// that a link happens to have (`0/32`) one port is tried, and if it is taken and the client's own is too, the
+    /// packet is dropped.
+    pub fn rules(&self, outer: Option<Ipv4Addr>) -> Vec<String> {
         let mut rules = Vec::new();
         if let Some(external) = &self.external {
-            let out = format!("map {external} {} -> 0/32", self.cidr);
-            rules.extend([format!("{out} {PORTS}"), out]);
+            let out = format!("map {external} {} ->", self.cidr);
+            let at = outer.map_or("0/32".to_owned(), |outer| format!("{outer}/32"));
+            rules.extend([format!("{out} {at} {PORTS}"), format!("{out} 0/32")]);
         }
         let (link, host, cidr) = (self.host_link(), self.gateway, &self.cidr);
         let between = |from| format!("map {link} from {from} to {cidr} -> {host}/32 {PORTS}");
@@ -151,6 +154,22 @@ impl EtherstubConfig {
     }
 }
 
+/// Shows the addresses of a link of the host, for [`address_of`].
+pub fn show_addresses() -> Command {
+    ipadm(["show-addr", "-p", "-o", "addrobj,state,addr"])
+}
+
+/// The first IPv4 address of a link, from the output of [`show_addresses`].
+pub fn address_of(link: &str, shown: &str) -> Option<Ipv4Addr> {
+    parse::addresses(shown)
+        .into_iter()
+        .find_map(|(object, state, address)| {
+            let (of, _) = object.split_once('/')?;
+            let address = address.split('/').next()?.parse().ok()?;
+            (of == link && state == "ok").then_some(address)
+        })
+}
+
 /// Configures what is missing on the host's side of the pods' network, except its rules.
 ///
 /// # Errors
@@ -167,11 +186,7 @@ pub async fn prepare(tools: &dyn Tools, config: &EtherstubConfig) -> Result<(), 
         ["show-link", "-p", "-o", "link,class"],
     ))
     .await?;
-    let addresses = ask(Command::new(
-        Tool::Ipadm,
-        ["show-addr", "-p", "-o", "addrobj,state,addr"],
-    ))
-    .await?;
+    let addresses = ask(show_addresses()).await?;
     let routing = ask(Command::new(Tool::Routeadm, ["-p", "ipv4-forwarding"])).await?;
     for command in config.host_side(&links, &addresses, &routing)? {
         match tools.run(&command).await {
@@ -236,8 +251,19 @@ mod tests {
             let error = config.host_side(links, addresses, on).expect_err("refused");
             assert!(error.contains(part), "{error}");
         }
+        let shown = "lo0/v4:ok:127.0.0.1/8\ne1000g1/v4:ok:192.0.2.2/24\ne1000g0/v6:ok:fe80\\:\\:1/10\ne1000g0/_a:disabled:192.0.2.3/24\ne1000g0/dhcp:ok:192.0.2.4/24\n";
+        let outer = address_of("e1000g0", shown);
+        assert_eq!(outer, Some(Ipv4Addr::new(192, 0, 2, 4)));
+        assert_eq!(address_of("e1000g2", shown), None);
         assert_eq!(
-            config.rules(),
+            config.rules(outer)[..2],
+            [
+                "map e1000g0 10.88.0.0/24 -> 192.0.2.4/32 portmap tcp/udp 1025:65000",
+                "map e1000g0 10.88.0.0/24 -> 0/32",
+            ]
+        );
+        assert_eq!(
+            config.rules(None),
             [
                 "map e1000g0 10.88.0.0/24 -> 0/32 portmap tcp/udp 1025:65000",
                 "map e1000g0 10.88.0.0/24 -> 0/32",

@@ -9,8 +9,8 @@ use serde_json::json;
 use super::*;
 use crate::node::describe;
 use crate::zone::{
-    Change, Ending, Identity, Of, Process, Usage, Zone, ZoneName, ZoneNetwork, ZoneSpec, ZoneState,
-    ZoneUsage,
+    Change, Ending, Identity, Of, Process, System, Usage, Zone, ZoneName, ZoneNetwork, ZoneSpec,
+    ZoneState, ZoneUsage,
 };
 
 mod begins;
@@ -170,7 +170,8 @@ impl Host {
                 });
             }
             Action::Signal(id, signal) => {
-                self.events.push(format!("signal {} {}", id, signal.0));
+                self.events
+                    .push(format!("signal {} {}", id, signal.on(System::Linux).0));
             }
             Action::PreStop(id, grace) => self.events.push(format!("preStop {id} {grace}")),
             Action::Forget(id) => {

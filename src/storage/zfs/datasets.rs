@@ -57,11 +57,7 @@ impl ZfsStorageEngine {
         row: &Row,
     ) -> Result<PathBuf, StorageError> {
         if row.zoned {
-            return Err(StorageError::Refused {
-                operation,
-                what: row.name.clone(),
-                reason: "it was delegated to a zone, where somebody else chose what is mounted where: it is mounted in no other way any more".into(),
-            });
+            return Err(zones_own(operation, &row.name));
         }
         let Some(path) = row.mountpoint.clone() else {
             return Err(StorageError::Refused {
@@ -107,12 +103,26 @@ impl ZfsStorageEngine {
 
     /// The properties that guarantee a volume's size.
     pub(super) fn promised(&self, quota: Option<u64>) -> Vec<(&'static str, String)> {
-        let mut properties = Vec::new();
-        if let Some(bytes) = quota {
-            properties.push(("refquota", bytes.to_string()));
-            if self.reserve {
-                properties.push(("refreservation", bytes.to_string()));
-            }
+        self.sized(["refquota", "refreservation"], quota)
+    }
+
+    /// The properties that guarantee and limit the size of a volume with everything below it: what a zone makes of it.
+    /// Inside the zone `refquota` can be changed and does not count what is below.
+    pub(super) fn bounded(&self, quota: Option<u64>) -> Vec<(&'static str, String)> {
+        self.sized(["quota", "reservation"], quota)
+    }
+
+    fn sized(
+        &self,
+        [limit, reservation]: [&'static str; 2],
+        quota: Option<u64>,
+    ) -> Vec<(&'static str, String)> {
+        let Some(bytes) = quota else {
+            return Vec::new();
+        };
+        let mut properties = vec![(limit, bytes.to_string())];
+        if self.reserve {
+            properties.push((reservation, bytes.to_string()));
         }
         properties
     }
@@ -152,6 +162,14 @@ pub(super) fn gone(operation: &'static str, dataset: &str) -> StorageError {
         operation,
         what: dataset.to_owned(),
         cause: "it was made and is gone again".into(),
+    }
+}
+
+pub(super) fn zones_own(operation: &'static str, dataset: &str) -> StorageError {
+    StorageError::Refused {
+        operation,
+        what: dataset.to_owned(),
+        reason: "it was delegated to a zone, where somebody else chose what is mounted where: it is mounted in no other way any more".into(),
     }
 }
 

@@ -7,6 +7,10 @@ use crate::storage::{ConfigError, StoragePoolConfig};
 
 /// The property with a dataset's purpose: set on each dataset of ours; datasets without it belong to others.
 pub const MARK: &str = "reddwarf:is";
+/// The purpose of a volume that is a directory of the host.
+pub const VOLUME: &str = "volume";
+/// The purpose of a volume whose only child is a zone's own ([`Names::delegated`]).
+pub const DELEGATED: &str = "delegated";
 /// The snapshot of a complete layer.
 pub const READY: &str = "ready";
 /// Mountpoints for roots in a home: the maximum number of roots that a pod can have at a time.
@@ -95,6 +99,11 @@ impl Names {
     pub fn volume(&self, name: &str) -> String {
         format!("{}/{name}", self.0.volumes)
     }
+    /// The dataset of a delegated volume that zones get. Root in a zone may change everything of it and below it, its
+    /// user properties too; the volume above, with the mark and the limit, is out of its reach.
+    pub fn delegated(&self, name: &str) -> String {
+        format!("{}/data", self.volume(name))
+    }
 }
 
 /// A digest without its algorithm: a colon is valid in a dataset's name, but not elsewhere.
@@ -164,13 +173,115 @@ pub fn list(dataset: &str, below: bool) -> Command {
     zfs(words)
 }
 
+/// Lists the snapshots of a dataset and of all below with the number of their holds.
+pub fn snapshots(dataset: &str) -> Command {
+    let words = ["list", "-Hp", "-r", "-t", "snapshot", "-o", "name,userrefs"];
+    zfs(words.into_iter().chain([dataset]))
+}
+
+/// The snapshots that are held, from the output of [`snapshots`].
+pub fn held(listed: &str) -> impl Iterator<Item = &str> {
+    let rows = listed.lines().filter_map(|line| line.split_once('\t'));
+    rows.filter(|(_, holds)| *holds != "0" && *holds != "-")
+        .map(|(name, _)| name)
+}
+
+/// Lists the holds on a snapshot.
+pub fn holds(snapshot: &str) -> Command {
+    zfs(["holds", "-H", snapshot])
+}
+
+/// The tags in the output of [`holds`]. A tag is any text, with tabs and newlines.
+pub fn tags(snapshot: &str, listed: &str) -> Vec<String> {
+    let start = format!("{snapshot}\t");
+    let mut records: Vec<String> = Vec::new();
+    for line in listed.lines() {
+        match (line.strip_prefix(&start), records.last_mut()) {
+            (Some(rest), _) => records.push(rest.to_owned()),
+            (None, Some(last)) => *last = format!("{last}\n{line}"),
+            (None, None) => {}
+        }
+    }
+    let tags = records.iter().filter_map(|record| record.rsplit_once('\t'));
+    tags.map(|(tag, _)| tag.to_owned()).collect()
+}
+
+/// Releases a hold. A tag may begin with `-`.
+pub fn release(tag: &str, snapshot: &str) -> Command {
+    zfs(["release", "--", tag, snapshot])
+}
+
+/// Lists a dataset, all below it and their snapshots with origins and clones, for [`knot`].
+pub fn clones(dataset: &str) -> Command {
+    let kinds = "filesystem,volume,snapshot";
+    let words = ["list", "-Hp", "-r", "-t", kinds, "-o", "name,origin,clones"];
+    zfs(words.into_iter().chain([dataset]))
+}
+
+/// A clone that keeps a dataset from being removed with what is below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Knot {
+    /// The clone to be promoted.
+    pub clone: String,
+    /// Snapshots of the clone to be destroyed first, for promotion brings others of their names.
+    pub clashes: Vec<String>,
+}
+
+/// What to promote before `zfs destroy -r` can remove a dataset and nothing else, from the output of [`clones`]: a clone
+/// elsewhere; or one in the dataset that is higher up than what it was made of, for instance a parent that was made a
+/// clone of its child. Where none is, everything depends on what is higher up or beside it, so nothing depends on itself
+/// ("recursive dependency").
+pub fn knot(dataset: &str, listed: &str) -> Option<Knot> {
+    let rows: Vec<[Option<&str>; 3]> = listed
+        .lines()
+        .filter_map(|line| crate::illumos::parse::columns(line).try_into().ok())
+        .collect();
+    let is_inside = |name: &str| {
+        let rest = name.strip_prefix(dataset);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '@']))
+    };
+    let level = |name: &str| name.matches('/').count();
+    // A later snapshot takes the earlier ones along.
+    let elsewhere = rows
+        .iter()
+        .rev()
+        .flat_map(|[_, _, clones]| clones.iter().flat_map(|clones| clones.split(',')))
+        .find(|clone| !clone.is_empty() && !is_inside(clone));
+    if let Some(clone) = elsewhere {
+        return Some(Knot {
+            clone: clone.to_owned(),
+            clashes: Vec::new(),
+        });
+    }
+    let (clone, source) = rows.iter().find_map(|[name, origin, _]| {
+        let (name, (source, _)) = ((*name)?, origin.and_then(|origin| origin.split_once('@'))?);
+        (is_inside(source) && level(source) > level(name)).then_some((name, source))
+    })?;
+    let snapshots = |of: &str| {
+        let of = of.to_owned();
+        rows.iter().filter_map(move |[name, _, clones]| {
+            let (name, snapshot) = (*name)?.split_once('@')?;
+            (name == of).then_some((snapshot, clones.is_some_and(|clones| !clones.is_empty())))
+        })
+    };
+    let clashes = snapshots(clone)
+        .filter(|(own, is_cloned)| !is_cloned && snapshots(source).any(|(of, _)| of == *own))
+        .map(|(own, _)| format!("{clone}@{own}"))
+        .collect();
+    Some(Knot {
+        clone: clone.to_owned(),
+        clashes,
+    })
+}
+
 /// Prints properties of a dataset, one per column.
 pub fn show(dataset: &str, properties: &[&str]) -> Command {
     zfs(["list", "-Hp", "-o", &properties.join(","), dataset])
 }
 
 /// The columns of [`list`], in the order that [`Row`] expects.
-const COLUMNS: &str = "name,mountpoint,mounted,origin,readonly,refquota,reddwarf:is,zoned";
+const COLUMNS: &str =
+    "name,mountpoint,mounted,origin,readonly,refquota,reddwarf:is,zoned,quota,canmount";
 
 /// A row of [`list`]: a file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,6 +302,10 @@ pub struct Row {
     pub mark: Option<String>,
     /// It is or was delegated to a zone: the global zone does not mount it.
     pub zoned: bool,
+    /// Its `quota`, in bytes.
+    pub quota: Option<u64>,
+    /// It is mounted where its mountpoint says: `canmount` is on.
+    pub mounts_itself: bool,
 }
 
 /// Parses the output of [`list`].
@@ -207,9 +322,15 @@ pub fn rows(text: &str) -> Vec<Row> {
                 refquota,
                 mark,
                 zoned,
+                quota,
+                canmount,
             ] = &columns[..]
             else {
                 return None;
+            };
+            let limit = |bytes: Option<&str>| {
+                let bytes = bytes.and_then(|bytes| bytes.parse().ok());
+                bytes.filter(|bytes| *bytes > 0)
             };
             Some(Row {
                 name: name?.to_owned(),
@@ -219,14 +340,25 @@ pub fn rows(text: &str) -> Vec<Row> {
                 mounted: mounted == Some("yes"),
                 origin: origin.map(str::to_owned),
                 readonly: readonly == Some("on"),
-                refquota: refquota
-                    .and_then(|bytes| bytes.parse().ok())
-                    .filter(|bytes| *bytes > 0),
+                refquota: limit(refquota),
                 mark: mark.map(str::to_owned),
                 zoned: zoned == Some("on"),
+                quota: limit(quota),
+                mounts_itself: canmount == Some("on"),
             })
         })
         .collect()
+}
+
+/// The commands that create a delegated volume with these limits: the volume, and the dataset in it for zones, which
+/// must not inherit its mountpoint (`verify_datasets`).
+pub fn make_delegated(names: &Names, name: &str, limits: &[(&str, String)]) -> [Command; 2] {
+    let mut properties = limits.to_vec();
+    properties.push(("mountpoint", "none".to_owned()));
+    [
+        create(&names.volume(name), DELEGATED, &properties),
+        zfs(["create", "-o", "mountpoint=none", &names.delegated(name)]),
+    ]
 }
 
 /// The directories of a home mounted at `at`.

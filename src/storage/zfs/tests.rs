@@ -48,7 +48,7 @@ fn commands_are_what_zfs_takes_and_rows_what_it_prints() {
     );
     assert_eq!(
         rows(
-            "tank/a\t/tank/a\tyes\t-\toff\t0\t-\toff\ntank/b\tlegacy\t-\ttank/a@ready\ton\t1024\troot\ton\nnoise\n"
+            "tank/a\t/tank/a\tyes\t-\toff\t0\t-\toff\t0\ton\ntank/b\tlegacy\t-\ttank/a@ready\ton\t1024\troot\ton\t2048\tnoauto\nnoise\n"
         ),
         [
             Row {
@@ -60,6 +60,8 @@ fn commands_are_what_zfs_takes_and_rows_what_it_prints() {
                 refquota: None,
                 mark: None,
                 zoned: false,
+                quota: None,
+                mounts_itself: true,
             },
             Row {
                 name: "tank/b".into(),
@@ -70,8 +72,58 @@ fn commands_are_what_zfs_takes_and_rows_what_it_prints() {
                 refquota: Some(1024),
                 mark: Some("root".into()),
                 zoned: true,
+                quota: Some(2048),
+                mounts_itself: false,
             },
         ]
+    );
+}
+
+#[test]
+fn what_keeps_a_volume_from_being_removed_is_found() {
+    for (listed, expected) in [
+        ("p/v\t-\t-\np/v@a\t-\t\n", None),
+        // A clone below: it goes with the volume.
+        ("p/v\t-\t-\np/v@a\t-\tp/v/c\np/v/c\tp/v@a\t-\n", None),
+        // The volume is a copy of another.
+        ("p/v\tp/w@a\t-\np/v@b\t-\t\n", None),
+        // Copies elsewhere, that of the latest snapshot first.
+        (
+            "p/v\t-\t-\np/v@a\t-\tp/w\np/v@b\t-\tp/vv,p/x\n",
+            Some(("p/vv", vec![])),
+        ),
+        // A parent was made a clone of its child.
+        (
+            "p/v\tp/v/c@a\t-\np/v@b\t-\t\np/v/c\t-\t-\np/v/c@a\t-\tp/v\n",
+            Some(("p/v", vec![])),
+        ),
+        // ... and has new snapshots of the old names.
+        (
+            "p/v\tp/v/c@a\t-\np/v@a\t-\t\np/v@b\t-\t\np/v/c\t-\t-\np/v/c@a\t-\tp/v\n",
+            Some(("p/v", vec!["p/v@a"])),
+        ),
+        // Through a third.
+        (
+            "p/v/x\tp/v/y/z@s\t-\np/v/x@a\t-\tp/v/y\np/v/y\tp/v/x@a\t-\np/v/y/z\t-\t-\np/v/y/z@s\t-\tp/v/x\n",
+            Some(("p/v/x", vec![])),
+        ),
+    ] {
+        let expected = expected.map(|(clone, clashes): (&str, Vec<&str>)| Knot {
+            clone: clone.into(),
+            clashes: clashes.into_iter().map(str::to_owned).collect(),
+        });
+        assert_eq!(knot("p/v", listed), expected, "{listed}");
+    }
+}
+
+#[test]
+fn a_hold_has_any_text_for_a_tag() {
+    let listed =
+        "p/v@a\tx\tSat Nov 28\np/v@a\t-r a\tb\tSat Nov 28\np/v@a\ttwo\nlines\tSat Nov 28\n";
+    assert_eq!(tags("p/v@a", listed), ["x", "-r a\tb", "two\nlines"]);
+    assert_eq!(
+        held("p/v@a\t2\np/v@b\t0\np/v/c@d\t1\n").collect::<Vec<_>>(),
+        ["p/v@a", "p/v/c@d"]
     );
 }
 
@@ -260,6 +312,113 @@ async fn volumes_grow_are_copied_and_outlive_what_they_were_copied_from() {
     engine.remove_volume("pvc-3").await.expect("removed");
     engine.remove_volume("pvc-2").await.expect("removed");
     assert!(engine.volumes().await.expect("listed").is_empty());
+}
+
+impl Bench {
+    /// What root does in a zone that has `dataset`; then the zone is halted.
+    fn in_zone(&self, dataset: &str, lines: &[&str]) {
+        crate::fakehost::with_zone(&self.machine, dataset);
+        for line in lines {
+            let words: Vec<String> = format!("in z zfs {line}")
+                .split(' ')
+                .map(str::to_owned)
+                .collect();
+            let reply = self.machine.run("ctl", &words, b"");
+            assert_eq!(
+                reply.code,
+                0,
+                "{line}: {}",
+                String::from_utf8_lossy(&reply.stderr)
+            );
+        }
+        let halted = self.machine.change(|host, _| host.zones.clear());
+        halted.expect("changed");
+    }
+}
+
+#[tokio::test]
+async fn a_delegated_volume_has_a_size_and_goes_whatever_was_done_in_it() {
+    let bench = bench(true);
+    let engine = &bench.engine;
+    engine.prepare().await.expect("prepared");
+    let limits = "get -Hp -o value quota,reservation tank/rd/volumes/pvc-1";
+    for _ in 0..2 {
+        let data = engine.delegate_volume("pvc-1", Some(1 << 30)).await;
+        assert_eq!(data.expect("delegated"), "tank/rd/volumes/pvc-1/data");
+    }
+    assert_eq!(bench.zfs(limits), "1073741824\n1073741824\n");
+    engine.resize_volume("pvc-1", 2 << 30).await.expect("grown");
+    assert_eq!(bench.zfs(limits), "2147483648\n2147483648\n");
+    bench.in_zone(
+        "tank/rd/volumes/pvc-1/data",
+        &[
+            "set refquota=none tank/rd/volumes/pvc-1/data",
+            "set reddwarf:is=other tank/rd/volumes/pvc-1/data",
+            "set canmount=off tank/rd/volumes/pvc-1/data",
+            "snapshot tank/rd/volumes/pvc-1/data@a",
+            "clone tank/rd/volumes/pvc-1/data@a tank/rd/volumes/pvc-1/data/c",
+            "promote tank/rd/volumes/pvc-1/data/c",
+            "snapshot tank/rd/volumes/pvc-1/data@a",
+            "hold -- -x tank/rd/volumes/pvc-1/data@a",
+            "hold keep tank/rd/volumes/pvc-1/data/c@a",
+        ],
+    );
+    assert_eq!(bench.zfs(limits), "2147483648\n2147483648\n");
+    let error = engine.make_volume("pvc-1", None, None).await;
+    let error = error.expect_err("a zone's").to_string();
+    assert!(error.contains("delegated"), "{error}");
+    assert!(engine.volumes().await.expect("listed").is_empty());
+    engine.remove_volume("pvc-1").await.expect("removed");
+    engine.remove_volume("pvc-1").await.expect("gone already");
+    assert_eq!(
+        bench.zfs("list -H -r -o name tank/rd/volumes"),
+        "tank/rd/volumes\n"
+    );
+}
+
+#[tokio::test]
+async fn a_volume_that_was_delegated_whole_stays_so_and_gets_a_limit() {
+    let bench = bench(false);
+    let engine = &bench.engine;
+    engine.prepare().await.expect("prepared");
+    let dataset = "tank/rd/volumes/pvc-1";
+    bench.zfs(&format!(
+        "create -o reddwarf:is=volume -o refquota=1M -o mountpoint=none {dataset}"
+    ));
+    for zoned in [false, true] {
+        let given = engine.delegate_volume("pvc-1", Some(1 << 30)).await;
+        assert_eq!(given.expect("delegated"), dataset, "{zoned}");
+        assert_eq!(
+            bench.zfs(&format!("get -Hp -o value quota {dataset}")),
+            "1073741824\n"
+        );
+        let hold = format!("hold x {dataset}@a");
+        let snapshot = format!("snapshot {dataset}@a");
+        match zoned {
+            true => bench.in_zone(dataset, &[&snapshot, &hold]),
+            false => bench.in_zone(dataset, &[]),
+        }
+    }
+    engine.resize_volume("pvc-1", 2 << 30).await.expect("grown");
+    assert_eq!(
+        bench.zfs(&format!("get -Hp -o value quota {dataset}")),
+        "2147483648\n"
+    );
+    engine.remove_volume("pvc-1").await.expect("removed");
+    // What is a directory stays one, and an administrator's hold counts.
+    let plain = engine.make_volume("pvc-2", None, None).await.expect("made");
+    let error = engine
+        .delegate_volume("pvc-2", None)
+        .await
+        .expect_err("used");
+    assert!(error.to_string().contains("directory"), "{error}");
+    assert!(plain.path.exists());
+    bench.zfs("create tank/rd/volumes/theirs");
+    let error = engine
+        .delegate_volume("theirs", None)
+        .await
+        .expect_err("not ours");
+    assert!(error.to_string().contains("not ours"), "{error}");
 }
 
 #[tokio::test]

@@ -2,36 +2,14 @@
 
 use std::path::PathBuf;
 
-use super::datasets::{checked, failed, foreign, gone};
+use super::datasets::{checked, failed, foreign, gone, zones_own};
 use super::{ZfsStorageEngine, names};
 use crate::storage::{StorageError, Volume};
 
-impl ZfsStorageEngine {
-    /// The datasets cloned from `volume`, by its snapshots.
-    async fn copies(&self, volume: &str) -> Result<Vec<(String, Vec<String>)>, StorageError> {
-        let command = names::zfs([
-            "list",
-            "-Hp",
-            "-r",
-            "-d",
-            "1",
-            "-t",
-            "snapshot",
-            "-o",
-            "name,clones",
-            volume,
-        ]);
-        let text = self.run("look at the copies of", command).await?;
-        let copies = text.lines().filter_map(|line| {
-            let (name, clones) = line.split_once('\t')?;
-            let clones = clones
-                .split(',')
-                .filter(|one| !one.is_empty() && *one != "-");
-            Some((name.to_owned(), clones.map(str::to_owned).collect()))
-        });
-        Ok(copies.collect())
-    }
+/// How many clones are promoted before a volume is removed, at most.
+const KNOTS: usize = 256;
 
+impl ZfsStorageEngine {
     /// Takes a snapshot of a volume. Keeps an existing one.
     ///
     /// # Errors
@@ -74,9 +52,16 @@ impl ZfsStorageEngine {
         let dataset = self.names.volume(name);
         let properties = self.promised(quota);
         let there = self.row(OPERATION, &dataset).await?;
+        let mark = there.as_ref().and_then(|row| row.mark.as_deref());
+        if mark == Some(names::DELEGATED) {
+            return Err(zones_own(OPERATION, &dataset));
+        }
         let (origin, make) = match (source, there) {
-            (_, Some(there)) => (there.origin, names::create(&dataset, "volume", &properties)),
-            (None, None) => (None, names::create(&dataset, "volume", &properties)),
+            (_, Some(there)) => (
+                there.origin,
+                names::create(&dataset, names::VOLUME, &properties),
+            ),
+            (None, None) => (None, names::create(&dataset, names::VOLUME, &properties)),
             (Some(source), None) => {
                 let (volume, snapshot) = match source.split_once('@') {
                     Some((volume, snapshot)) => (volume, snapshot.to_owned()),
@@ -84,12 +69,12 @@ impl ZfsStorageEngine {
                 };
                 self.snapshot_volume(volume, &snapshot).await?;
                 let origin = format!("{}@{snapshot}", self.names.volume(volume));
-                let make = names::clone(&origin, &dataset, "volume", &properties);
+                let make = names::clone(&origin, &dataset, names::VOLUME, &properties);
                 (Some(origin), make)
             }
         };
         let path = self
-            .ensure(OPERATION, &dataset, "volume", origin.as_deref(), make)
+            .ensure(OPERATION, &dataset, names::VOLUME, origin.as_deref(), make)
             .await?;
         Ok(Volume {
             name: name.to_owned(),
@@ -98,7 +83,7 @@ impl ZfsStorageEngine {
         })
     }
 
-    /// Creates a volume to be delegated to a zone, and returns its dataset.
+    /// Creates a volume to be delegated to zones, and returns the dataset that they get.
     pub(super) async fn create_delegated(
         &self,
         name: &str,
@@ -106,31 +91,57 @@ impl ZfsStorageEngine {
     ) -> Result<String, StorageError> {
         const OPERATION: &str = "delegate the volume";
         checked(OPERATION, name)?;
-        let dataset = self.names.volume(name);
-        let mut properties = self.promised(quota);
-        properties.push(("mountpoint", "none".to_owned()));
-        let make = names::create(&dataset, "volume", &properties);
-        for _ in 0..2 {
-            match self.row(OPERATION, &dataset).await? {
-                Some(row) if row.mark.as_deref() != Some("volume") => {
-                    return Err(foreign(OPERATION, &dataset));
+        let (volume, inner) = (self.names.volume(name), self.names.delegated(name));
+        let [make, make_inner] = names::make_delegated(&self.names, name, &self.bounded(quota));
+        for _ in 0..3 {
+            let rows = self.rows(OPERATION, &volume, true).await?;
+            let own = rows.iter().find(|row| row.name == volume);
+            let make = match own.map(|row| (row.mark.as_deref(), row)) {
+                None => &make,
+                Some((Some(names::DELEGATED), _)) => {
+                    match rows.iter().any(|row| row.name == inner) {
+                        true => return Ok(inner),
+                        false => &make_inner,
+                    }
                 }
-                // The zone that has or had it chose its mountpoint.
-                Some(row) if row.zoned || row.mountpoint.is_none() => return Ok(dataset),
-                Some(_) => {
-                    self.run(OPERATION, names::set(&dataset, "mountpoint", "none"))
-                        .await?;
-                    return Ok(dataset);
+                // Earlier versions delegated the volume itself.
+                Some((Some(names::VOLUME), row)) if row.zoned || row.mountpoint.is_none() => {
+                    if row.quota != quota {
+                        self.set_all(OPERATION, &volume, self.bounded(quota))
+                            .await?;
+                    }
+                    return Ok(volume);
                 }
-                None => match self.tools.run(&make).await {
-                    // Created concurrently, or by this call: the next look will tell.
-                    Ok(_) => {}
-                    Err(failure) if failure.exists() => {}
-                    Err(failure) => return Err(failed(OPERATION, &make, failure)),
-                },
+                Some((Some(names::VOLUME), _)) => {
+                    return Err(StorageError::Refused {
+                        operation: OPERATION,
+                        what: volume,
+                        reason: "pods had it as a directory, and it stays one: claim another volume for the zone".into(),
+                    });
+                }
+                Some(_) => return Err(foreign(OPERATION, &volume)),
+            };
+            match self.tools.run(make).await {
+                // Created concurrently, or by this call: the next look will tell.
+                Ok(_) => {}
+                Err(failure) if failure.exists() => {}
+                Err(failure) => return Err(failed(OPERATION, make, failure)),
             }
         }
-        Err(gone(OPERATION, &dataset))
+        Err(gone(OPERATION, &volume))
+    }
+
+    async fn set_all(
+        &self,
+        operation: &'static str,
+        dataset: &str,
+        properties: Vec<(&'static str, String)>,
+    ) -> Result<(), StorageError> {
+        for (property, value) in properties {
+            self.run(operation, names::set(dataset, property, &value))
+                .await?;
+        }
+        Ok(())
     }
 
     /// Changes the quota of a volume, in bytes.
@@ -144,22 +155,22 @@ impl ZfsStorageEngine {
                 what: dataset,
             });
         };
-        if row.mark.as_deref() != Some("volume") {
-            return Err(foreign(OPERATION, &dataset));
-        }
-        let bytes = quota.to_string();
-        if row.refquota != Some(quota) {
-            self.run(OPERATION, names::set(&dataset, "refquota", &bytes))
-                .await?;
-        }
-        if self.reserve {
-            self.run(OPERATION, names::set(&dataset, "refreservation", &bytes))
-                .await?;
-        }
+        let is_zones = row.zoned || row.mark.as_deref() == Some(names::DELEGATED);
+        let (limits, before) = match row.mark.as_deref() {
+            Some(names::VOLUME | names::DELEGATED) if is_zones => {
+                (self.bounded(Some(quota)), row.quota)
+            }
+            Some(names::VOLUME) => (self.promised(Some(quota)), row.refquota),
+            _ => return Err(foreign(OPERATION, &dataset)),
+        };
+        // A reservation may be missing although the limit is right.
+        let done = usize::from(before == Some(quota));
+        let limits = limits.into_iter().skip(done).collect();
+        self.set_all(OPERATION, &dataset, limits).await?;
         Ok(Volume {
             name: name.to_owned(),
             path: match row.mountpoint {
-                Some(_) if !row.zoned => self.at(OPERATION, &row).await?,
+                Some(_) if !is_zones => self.at(OPERATION, &row).await?,
                 // A delegated dataset has no path in the global zone.
                 _ => PathBuf::new(),
             },
@@ -172,21 +183,76 @@ impl ZfsStorageEngine {
         const OPERATION: &str = "remove the volume";
         checked(OPERATION, name)?;
         let dataset = self.names.volume(name);
-        if self.row(OPERATION, &dataset).await?.is_none() {
+        let Some(row) = self.row(OPERATION, &dataset).await? else {
             return Ok(());
+        };
+        let mark = match row.mark.as_deref() {
+            Some(mark @ (names::VOLUME | names::DELEGATED)) => mark,
+            _ => return Err(foreign(OPERATION, &dataset)),
+        };
+        match (mark, row.zoned) {
+            (names::DELEGATED, _) => {
+                let inner = self.names.delegated(name);
+                self.release_holds(OPERATION, &inner).await?;
+            }
+            (_, true) => self.release_holds(OPERATION, &dataset).await?,
+            // Holds on a volume of the host's are an administrator's.
+            (_, false) => {}
         }
-        // Copies survive: each is promoted, and takes over the snapshots on which it is based.
-        for _ in 0..64 {
-            let copies = self.copies(&dataset).await?;
-            let Some(copy) = copies.iter().rev().find_map(|(_, clones)| clones.first()) else {
-                return self.end(OPERATION, &dataset, "volume", true).await;
+        self.untangle(OPERATION, &dataset).await?;
+        self.end(OPERATION, &dataset, mark, true).await
+    }
+
+    /// Releases the holds on all snapshots of a dataset that was a zone's own: root in a zone may hold them.
+    async fn release_holds(
+        &self,
+        operation: &'static str,
+        dataset: &str,
+    ) -> Result<(), StorageError> {
+        let list = names::snapshots(dataset);
+        let text = match self.tools.run(&list).await {
+            Ok(output) => output.stdout,
+            Err(failure) if failure.not_found() => return Ok(()),
+            Err(failure) => return Err(failed(operation, &list, failure)),
+        };
+        for snapshot in names::held(&text) {
+            let text = self.run(operation, names::holds(snapshot)).await?;
+            for tag in names::tags(snapshot, &text) {
+                let release = names::release(&tag, snapshot);
+                match self.tools.run(&release).await {
+                    Err(failure) if !failure.not_found() => {
+                        return Err(failed(operation, &release, failure));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a volume one that `zfs destroy -r` removes and nothing else: copies elsewhere take over the snapshots that
+    /// they are made of, and what a zone promoted in it gives them back.
+    async fn untangle(&self, operation: &'static str, volume: &str) -> Result<(), StorageError> {
+        for _ in 0..KNOTS {
+            let list = names::clones(volume);
+            let text = match self.tools.run(&list).await {
+                Ok(output) => output.stdout,
+                Err(failure) if failure.not_found() => return Ok(()),
+                Err(failure) => return Err(failed(operation, &list, failure)),
             };
-            self.run(OPERATION, names::zfs(["promote", copy])).await?;
+            let Some(names::Knot { clone, clashes }) = names::knot(volume, &text) else {
+                return Ok(());
+            };
+            for snapshot in clashes {
+                self.run(operation, names::destroy(&snapshot, false))
+                    .await?;
+            }
+            self.run(operation, names::zfs(["promote", &clone])).await?;
         }
         Err(StorageError::Refused {
-            operation: OPERATION,
-            what: dataset,
-            reason: "too many volumes are copies of it".into(),
+            operation,
+            what: volume.to_owned(),
+            reason: "too many datasets are clones of one another in it or of it".into(),
         })
     }
 
@@ -197,7 +263,7 @@ impl ZfsStorageEngine {
         let start = format!("{above}/");
         let own = rows
             .into_iter()
-            .filter(|row| row.mark.as_deref() == Some("volume"));
+            .filter(|row| row.mark.as_deref() == Some(names::VOLUME) && !row.zoned);
         Ok(own
             .filter_map(|row| {
                 Some(Volume {

@@ -72,7 +72,7 @@ impl Inner {
             let show = names::show(&layout.dataset, &["quota", plan::BOOTED]);
             seen.root = match self.tools.run(&show).await {
                 Ok(output) => root(&output.stdout, layout.quota),
-                Err(failure) if failure.not_found() => Root::Installed,
+                Err(failure) if failure.not_found() => Root::Gone,
                 Err(failure) => return Err(failure),
             };
         }

@@ -10,7 +10,7 @@ use super::native::Interface;
 use crate::illumos::{Command, Tool};
 use crate::net::illumos::{NetworkConfig, Vnic, redirect};
 use crate::zone::{
-    Limits, Mount, ProcessSpec, Propagation, Root, USUAL_CAPABILITIES, ZoneError, ZoneName,
+    Limits, Mount, ProcessSpec, Propagation, Root, System, USUAL_CAPABILITIES, ZoneError, ZoneName,
     ZoneNetwork, ZoneSpec,
 };
 
@@ -37,6 +37,14 @@ impl Brand {
         match self {
             Brand::Lx => "lx",
             Brand::Reddwarf => "reddwarf",
+        }
+    }
+
+    /// The system of its programs.
+    pub fn system(self) -> System {
+        match self {
+            Brand::Lx => System::Linux,
+            Brand::Reddwarf => System::Illumos,
         }
     }
 }
@@ -345,6 +353,12 @@ impl Layout {
                 "its root is layers of overlayfs, which zones do not have",
             ));
         };
+        let is_broken = |path: &Path| path.as_os_str().as_encoded_bytes().contains(&b'\n');
+        if self.brand == Brand::Lx && process.mounts.iter().any(|mount| is_broken(&mount.target)) {
+            return Err(no(
+                "a mount path with a newline cannot be found again in lx's table of mounts",
+            ));
+        }
         let mounts = process
             .mounts
             .iter()

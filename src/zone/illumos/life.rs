@@ -9,7 +9,7 @@ use crate::illumos::Command;
 use crate::net::illumos::{NetworkConfig, add_rule, remove_rule};
 use crate::storage::StoragePoolConfig;
 use crate::storage::zfs::names::{
-    HomeDirectories, Names, create, destroy, make_home, make_root, set, snapshot,
+    HomeDirectories, Names, create, destroy, make_delegated, make_home, make_root, snapshot,
 };
 
 /// A container of the plan.
@@ -55,9 +55,9 @@ pub fn print(
             );
         }
     }
-    for rule in settings.network.rules() {
+    for rule in settings.network.rules(None) {
         page.command(
-            "the way out of the host, or from zone to zone, if it is not in `ipnat -l`",
+            "the way out of the host (by the link's address, where 0/32 has ports), or from zone to zone, if it is not in `ipnat -l`",
             &add_rule(&rule),
         );
     }
@@ -91,10 +91,13 @@ pub fn print(
         page.command("", command);
     }
     for dataset in layout.datasets.values() {
+        let volume = dataset.rsplit('/').nth(1).unwrap_or_default();
+        let [outer, inner] = make_delegated(&names, volume, &[]);
         page.command(
-            "a volume of the zone's own: nothing mounts it but the supervisor",
-            &set(dataset, "mountpoint", "none"),
+            "a volume, with the limit of its size, where it is missing",
+            &outer,
         );
+        page.command("what is the zone's own of it", &inner);
     }
     page.steps(plan(Goal::Installed, layout, &mut seen)?);
     page.head("boot");

@@ -49,9 +49,7 @@ use crate::net::illumos::NetworkConfig;
 use crate::net::services::ServiceRouter;
 
 pub use config::MARK;
-pub use layout::{
-    Brand, CONTROL, Layout, READABLE, SHARES, Settings, WRITABLE, dataset_directory, owner,
-};
+pub use layout::{Brand, CONTROL, Layout, READABLE, SHARES, Settings, WRITABLE, owner};
 pub use plan::{
     FileAction as PlanFile, Goal, Seen as SeenZone, Step as PlanStep, plan as plan_steps,
 };

@@ -16,7 +16,9 @@ use futures::future::BoxFuture;
 use super::services;
 use crate::blocking::blocking;
 use crate::illumos::{Failure, Tools, parse};
-use crate::net::illumos::{NetworkConfig, add_rules, remove_rules, show_rules};
+use crate::net::illumos::{
+    NetworkConfig, add_rules, address_of, remove_rules, show_addresses, show_rules,
+};
 use crate::net::services::{ServicePort, ServiceRouter};
 use crate::private::write_whole;
 use crate::zone::ZoneName;
@@ -138,10 +140,19 @@ impl Rules {
         blocking(write).await.map_err(RuleError::Notes)
     }
 
+    /// The address of the external link, which may change.
+    async fn outer(&self) -> Result<Option<Ipv4Addr>, RuleError> {
+        let Some(link) = self.network.external() else {
+            return Ok(None);
+        };
+        let shown = self.tools.run(&show_addresses()).await?;
+        Ok(address_of(link, &shown.stdout))
+    }
+
     /// Makes the active rules equal to the wanted ones; as long as services are unknown, only those in `former` are
     /// removed.
     async fn make(&self, wanted: &Wanted, former: &[String]) -> Result<(), RuleError> {
-        let ordered = self.network.rules();
+        let ordered = self.network.rules(self.outer().await?);
         let zones = wanted.zones.values().flatten();
         let others = zones.chain(wanted.services.iter().flatten());
         let others: Vec<String> = others.cloned().collect();

@@ -4,7 +4,8 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use crate::illumos::{Command, Tool, parse};
+use super::layout::dataset_directory;
+use crate::illumos::{Command, Tool, Tools, parse};
 use crate::storage::zfs::names::{self, Row, zfs};
 
 /// The zone's init: its supervisor, and the program of its containers' first processes. It is in the zone's `/usr`,
@@ -147,15 +148,57 @@ pub fn network(interface: &Interface, addresses: &str, routed: bool) -> Vec<Comm
     commands
 }
 
-/// The commands that mount a dataset of the zone `at` a directory, given its state.
+/// Whether a dataset of the zone is mounted `at` a directory.
+fn is_mounted(at: &Path, row: Option<&Row>) -> bool {
+    row.is_some_and(|row| row.mounted && row.mountpoint.as_deref() == Some(at))
+}
+
+/// The commands that mount a dataset of the zone `at` a directory, given its state. Root in an earlier zone may have set
+/// what it liked.
 pub fn mount(dataset: &str, at: &Path, row: Option<&Row>) -> Vec<Command> {
-    let placed = row.is_some_and(|row| row.mountpoint.as_deref() == Some(at));
-    match row.is_some_and(|row| row.mounted) && placed {
-        true => Vec::new(),
-        // Setting another mountpoint mounts it at once.
-        false if !placed => vec![names::set(dataset, "mountpoint", &at.display().to_string())],
-        false => vec![zfs(["mount", dataset])],
+    if is_mounted(at, row) {
+        return Vec::new();
     }
+    let mut commands = Vec::new();
+    if row.is_some_and(|row| !row.mounts_itself) {
+        commands.push(names::set(dataset, "canmount", "on"));
+    }
+    let placed = row.is_some_and(|row| row.mountpoint.as_deref() == Some(at));
+    commands.push(match placed {
+        // Setting another mountpoint mounts it at once.
+        false => names::set(dataset, "mountpoint", &at.display().to_string()),
+        true => zfs(["mount", dataset]),
+    });
+    commands
+}
+
+/// Mounts the zone's datasets at their directories, in the zone.
+///
+/// # Errors
+/// What failed; or a dataset that is not mounted there although nothing failed: what pods write would be lost with the
+/// zone's root.
+pub async fn mount_datasets(tools: &dyn Tools, datasets: &[String]) -> Result<(), String> {
+    for (number, dataset) in datasets.iter().enumerate() {
+        let at = dataset_directory(number);
+        let commands = mount(dataset, &at, look(tools, dataset).await?.as_ref());
+        if commands.is_empty() {
+            continue;
+        }
+        for command in &commands {
+            let done = tools.run(command).await;
+            done.map_err(|failure| failure.to_string())?;
+        }
+        if !is_mounted(&at, look(tools, dataset).await?.as_ref()) {
+            return Err(format!("{dataset} is not mounted at {}", at.display()));
+        }
+    }
+    Ok(())
+}
+
+async fn look(tools: &dyn Tools, dataset: &str) -> Result<Option<Row>, String> {
+    let listed = tools.run(&names::list(dataset, false)).await;
+    let listed = listed.map_err(|failure| failure.to_string())?.stdout;
+    Ok(names::rows(&listed).into_iter().next())
 }
 
 #[cfg(test)]
@@ -200,17 +243,23 @@ mod tests {
     #[test]
     fn a_dataset_is_placed_and_then_mounted() {
         let at = Path::new("/rd/d/0");
-        let row = |mountpoint: &str, mounted: &str| {
-            let line = format!("p/v\t{mountpoint}\t{mounted}\t-\toff\t0\tvolume\ton\n");
+        let row = |mountpoint: &str, mounted: &str, canmount: &str| {
+            let line =
+                format!("p/v\t{mountpoint}\t{mounted}\t-\toff\t0\tvolume\ton\t0\t{canmount}\n");
             names::rows(&line).remove(0)
         };
-        let set = "zfs set mountpoint=/rd/d/0 p/v";
+        let (on, set) = ("zfs set canmount=on p/v", "zfs set mountpoint=/rd/d/0 p/v");
         for (row, expected) in [
             (None, vec![set]),
-            (Some(row("none", "no")), vec![set]),
-            (Some(row("/elsewhere", "yes")), vec![set]),
-            (Some(row("/rd/d/0", "no")), vec!["zfs mount p/v"]),
-            (Some(row("/rd/d/0", "yes")), vec![]),
+            (Some(row("none", "no", "on")), vec![set]),
+            (Some(row("none", "no", "off")), vec![on, set]),
+            (Some(row("/elsewhere", "yes", "on")), vec![set]),
+            (Some(row("/rd/d/0", "no", "on")), vec!["zfs mount p/v"]),
+            (
+                Some(row("/rd/d/0", "no", "noauto")),
+                vec![on, "zfs mount p/v"],
+            ),
+            (Some(row("/rd/d/0", "yes", "on")), vec![]),
         ] {
             assert_eq!(texts(mount("p/v", at, row.as_ref())), expected, "{row:?}");
         }

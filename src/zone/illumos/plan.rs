@@ -69,6 +69,9 @@ pub enum Root {
     Marked,
     /// Booted before: processes of the zone may have changed it.
     Used,
+    /// Not there, although the zone is installed: what zones there are is recorded in the boot environment, which may be
+    /// an earlier one than that of the pool's datasets.
+    Gone,
 }
 
 /// The effect of a step.
@@ -195,6 +198,13 @@ fn install(layout: &Layout, seen: &Seen, state: Option<HostState>) -> Next {
         )),
         Some(HostState::Incomplete) => take(clean(layout)),
         // If zones of its brand are no longer created, it is booted as it is.
+        Some(HostState::Installed) if seen.root == Root::Gone && layout.sandbox.is_some() => {
+            take(Step {
+                what: "make a zone new whose dataset is gone",
+                needs: "installed; nothing is mounted below the zonepath",
+                ..clean(layout)
+            })
+        }
         Some(HostState::Installed) if seen.root == Root::Used && layout.sandbox.is_some() => {
             take(Step {
                 what: "make a zone new that ran: its root is what somebody left there",

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::super::supervised::{self, Zones, remove_record};
 use super::super::supervisor::{Configuration, ZONE};
 use super::super::{
-    Answer, Change, Of, ProcessId, ProcessSpec, ZoneError, ZoneName, ZoneSpec, ZoneUsage,
+    Answer, Change, Of, ProcessId, ProcessSpec, System, ZoneError, ZoneName, ZoneSpec, ZoneUsage,
 };
 use super::home::{Home, Record};
 use super::{Brand, Goal, IllumosRuntime, Inner};
@@ -55,6 +55,10 @@ impl supervised::Supervised for IllumosRuntime {
 
     fn brand(&self) -> &'static str {
         self.0.settings.brand.name()
+    }
+
+    fn system(&self, home: &Home) -> System {
+        home.layout.brand.system()
     }
 
     fn brands(&self) -> Vec<&'static str> {

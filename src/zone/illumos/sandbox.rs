@@ -35,9 +35,12 @@ const LX_DIRECTORIES: &[&str] = &[
 /// shell: our program understands exactly that.
 const LX_LINKS: &[(&str, &str)] = &[("bin/sh", "../sbin/init")];
 
-/// Files that make `lx_boot` choose a distribution whose script changes nothing (`lx_boot_zone_busybox`).
+/// Files that make `lx_boot` choose a distribution whose script changes nothing that matters (`lx_boot_zone_busybox`). At
+/// each boot it writes a script that brings up a network into the global zone's `/tmp` and moves it over
+/// `etc/init.d/networking`: without such a file it would leave it where it is.
 const LX_FILES: &[(&str, &str)] = &[
     ("etc/alpine-release", "3.18.0\n"),
+    ("etc/init.d/networking", ""),
     ("etc/inittab", "# Modified by lx brand\n"),
     (
         "etc/fstab",
@@ -88,6 +91,8 @@ const REDDWARF_FILES: &[(&str, &str)] = &[
     ("etc/group", "root::0:\n"),
     ("etc/hosts", "127.0.0.1\tlocalhost\n"),
     ("etc/resolv.conf", ""),
+    // The address daemon of illumos-gate asks what a user may (`ipadm_check_auth`); OmniOS' lets root pass.
+    ("etc/user_attr", "root::::auths=solaris.*,solaris.grant\n"),
 ];
 
 /// The content of a sandbox besides the supervisor.

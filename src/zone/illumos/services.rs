@@ -235,7 +235,7 @@ mod tests {
             },
         ];
         let rules = network
-            .rules()
+            .rules(Some(Ipv4Addr::new(192, 0, 2, 1)))
             .into_iter()
             .chain(rules(&network, &[], &ports));
         let rules = rules.map(|rule| parse::rule(&rule)).collect();
@@ -254,18 +254,20 @@ mod tests {
         // The host's own answers, like those of the name server, are not translated: clients expect their source port.
         for protocol in ["udp", "tcp"] {
             let asked = packet(protocol, "10.88.0.5:40000", "10.88.0.1:53");
-            assert_eq!(table.comes_in(inside, asked), asked);
+            assert_eq!(table.comes_in(inside, asked), Some(asked));
             let answer = packet(protocol, "10.88.0.1:53", "10.88.0.5:40000");
-            assert_eq!(table.goes_out(inside, answer), answer);
+            assert_eq!(table.goes_out(inside, answer), Some(answer));
         }
         // A request of the host to a zone creates no session.
         let probe = packet("tcp", "10.88.0.1:50000", "10.88.0.5:8080");
-        assert_eq!(table.goes_out(inside, probe), probe);
+        assert_eq!(table.goes_out(inside, probe), Some(probe));
         // A service leads to another zone, and to the zone that asks.
         for from in ["10.88.0.5:40000", "10.88.0.6:40000", "10.88.0.7:40000"] {
-            let led = table.comes_in(inside, packet("tcp", from, "10.96.0.7:80"));
+            let led = table
+                .comes_in(inside, packet("tcp", from, "10.96.0.7:80"))
+                .expect("passes");
             assert_eq!(led, packet("tcp", from, "10.88.0.7:8080"));
-            let led = table.goes_out(inside, led);
+            let led = table.goes_out(inside, led).expect("passes");
             assert_eq!(
                 (led.from.ip(), led.to),
                 (&network.gateway, at("10.88.0.7:8080"))
@@ -275,16 +277,18 @@ mod tests {
                 to: led.from,
                 ..led
             };
-            let answer = table.comes_in(inside, answer);
+            let answer = table.comes_in(inside, answer).expect("passes");
             assert_eq!(answer, packet("tcp", "10.88.0.7:8080", from));
-            let answer = table.goes_out(inside, answer);
+            let answer = table.goes_out(inside, answer).expect("passes");
             assert_eq!(answer, packet("tcp", "10.96.0.7:80", from));
         }
         // For one without endpoints the host refuses, from the service's address.
-        let led = table.comes_in(inside, packet("tcp", "10.88.0.5:40001", "10.96.0.8:80"));
+        let led = table
+            .comes_in(inside, packet("tcp", "10.88.0.5:40001", "10.96.0.8:80"))
+            .expect("passes");
         assert_eq!(led.to, at("10.88.0.1:1"));
         let refusal = packet("tcp", "10.88.0.1:1", "10.88.0.5:40001");
-        let refusal = table.goes_out(inside, refusal);
+        let refusal = table.goes_out(inside, refusal).expect("passes");
         assert_eq!(refusal, packet("tcp", "10.96.0.8:80", "10.88.0.5:40001"));
         // External hosts see the host's address, with a port for each connection, however many there are.
         let mut seen = std::collections::BTreeSet::new();
@@ -292,12 +296,42 @@ mod tests {
             for number in 0..600 {
                 let from = format!("{zone}:{}", 40_000 + number);
                 let out = packet("tcp", &from, "198.51.100.1:443");
-                let out = table.goes_out("e1000g0", out);
+                let out = table.goes_out("e1000g0", out).expect("passes");
                 assert_eq!(out.from.ip(), &own[1].1);
                 assert!(seen.insert(out.from.port()), "{out:?}");
             }
         }
-        let echo = table.goes_out("e1000g0", packet("icmp", "10.88.0.5:9", "198.51.100.1:9"));
+        let echo = table
+            .goes_out("e1000g0", packet("icmp", "10.88.0.5:9", "198.51.100.1:9"))
+            .expect("passes");
         assert_eq!(echo.from, at("192.0.2.1:9"));
+    }
+
+    /// However unlucky ports are chosen, and until the kernel's table is full.
+    #[test]
+    fn each_connection_gets_out_until_the_table_is_full() {
+        use crate::fakehost::{Packet, Table};
+        let network = EtherstubConfig::of_tests(Some("e1000g0"));
+        let outer = Ipv4Addr::new(192, 0, 2, 1);
+        let connections = |outer_known: Option<Ipv4Addr>, room: usize| {
+            let rules = network.rules(outer_known);
+            let rules = rules.iter().map(|rule| parse::rule(rule)).collect();
+            let table = Table::new(rules, &[("e1000g0", outer)]).unlucky();
+            let mut table = table.holding(room);
+            // Clients with the same port ask the same server.
+            let begun = (2..22).filter_map(|zone| {
+                let packet = Packet {
+                    protocol: "tcp",
+                    from: std::net::SocketAddrV4::new(Ipv4Addr::new(10, 88, 0, zone), 40_000),
+                    to: "198.51.100.1:443".parse().expect("a place"),
+                };
+                table.goes_out("e1000g0", packet)
+            });
+            begun.count()
+        };
+        assert_eq!(connections(Some(outer), 100), 20);
+        // Where ports are tried once, one has its own besides.
+        assert_eq!(connections(None, 100), 2);
+        assert_eq!(connections(Some(outer), 7), 7);
     }
 }

@@ -176,7 +176,7 @@ fn spec(number: u8) -> ZoneSpec {
 
 /// The volume that is delegated to the zone.
 fn dataset(number: u8) -> String {
-    format!("tank/rd/volumes/v{number}")
+    format!("tank/rd/volumes/v{number}/data")
 }
 
 async fn brought_up(bench: &Bench, agent: &IllumosRuntime, number: u8) -> Result<(), String> {
@@ -343,8 +343,6 @@ async fn a_volume_that_is_a_zones_own_is_nobody_elses_any_more() {
     let bench = Bench::new().await;
     let agent = bench.agent().await.expect("starts");
     let engine = bench.engine();
-    let volume = engine.make_volume("v2", None, None).await.expect("made");
-    fs::write(volume.path.join("kept"), "").expect("written");
     brought_up(&bench, &agent, 2).await.expect("runs");
     let shown = |name: &str| {
         let line = format!("get -H -o value {name} {}", dataset(2));
@@ -358,6 +356,18 @@ async fn a_volume_that_is_a_zones_own_is_nobody_elses_any_more() {
         brand: Some("lx".into()),
         ..spec(2)
     };
+    // Its init mounts it, whatever root in an earlier zone did to it.
+    let inside = FakeTools::inside(bench.machine.clone(), spec(2).name.as_str());
+    for what in ["canmount=off", "mountpoint=/etc", "canmount=noauto"] {
+        bench.ctl(&format!("in rd-u2 zfs set {what} {}", dataset(2)));
+        let mounted = super::native::mount_datasets(&*inside, &[dataset(2)]).await;
+        mounted.expect("mounted");
+        assert_eq!(
+            (&*shown("mounted"), &*shown("mountpoint")),
+            ("yes", "/rd/d/0"),
+            "{what}"
+        );
+    }
     let layout = Layout::of(&wrong, &bench.settings, |_| false);
     let error = layout.expect_err("refused").to_string();
     assert!(error.contains("brand reddwarf only"), "{error}");
@@ -373,6 +383,24 @@ async fn a_volume_that_is_a_zones_own_is_nobody_elses_any_more() {
     brought_up(&bench, &agent, 2).await.expect("runs again");
     taken_down(&bench, &agent, 2).await.expect("gone");
     engine.remove_volume("v2").await.expect("removed");
+}
+
+/// As after `beadm activate` of an environment from before the last change of the pool.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_zone_whose_dataset_is_gone_is_made_new_or_removed() {
+    let bench = Bench::new().await;
+    let agent = bench.agent().await.expect("starts");
+    for boots in [true, false] {
+        brought_up(&bench, &agent, 1).await.expect("runs");
+        agent.halt(&spec(1).name).await.expect("halted");
+        bench.ask("zfs", "destroy -r tank/rd/zones/rd-u1");
+        if boots {
+            agent.boot(&spec(1).name).await.expect("made new");
+            let rows = parse::zones(&bench.ask("zoneadm", "list -p"));
+            assert_eq!(rows.len(), 1, "{rows:?}");
+        }
+        taken_down(&bench, &agent, 1).await.expect("gone");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -513,7 +541,7 @@ async fn services_are_rules_that_come_and_go_among_others() {
         to.collect::<Vec<_>>()
     };
     let of_zone = "rdr e1000g0 0.0.0.0/0 port 8001 -> 10.88.0.11 port 80 tcp".to_owned();
-    let network = bench.settings.network.rules();
+    let network = bench.settings.network.rules(None);
     let network: Vec<String> = network.iter().map(|rule| parse::rule(rule)).collect();
     let starts = || async { bench.agent().await.expect("starts again") };
     let router = |agent: &IllumosRuntime| agent.router(Vec::new()).expect("one");
@@ -599,7 +627,7 @@ async fn without_ipfilter_nothing_is_led_and_zones_go_all_the_same() {
     let router = agent.router(Vec::new()).expect("one");
     router.route([].into()).await.expect("is there again");
     let rules = parse::nat_rules(&bench.ask("ipnat", "-l"));
-    assert_eq!(rules.len(), bench.settings.network.rules().len());
+    assert_eq!(rules.len(), bench.settings.network.rules(None).len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,8 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::super::{
     Answer, Change, Duplex, Ending, ExecSpec, Of, Process, ProcessId, ProcessSpec, Session, Signal,
-    Usage, Zone, ZoneError, ZoneName, ZoneRuntime, ZoneSpec, ZoneState, ZoneUsage,
+    SignalNumber, System, Usage, Zone, ZoneError, ZoneName, ZoneRuntime, ZoneSpec, ZoneState,
+    ZoneUsage,
 };
 use super::refusals::{find, fits, must_run};
 use super::{BEHAVIOUR, Home, Simulated, behaviour};
@@ -204,9 +205,10 @@ impl ZoneRuntime for Simulated {
                 Ok(signal == Signal::KILL || (signal == Signal::TERM && !stubborn))
             })?;
             if ends {
+                let SignalNumber(number) = signal.on(System::Linux);
                 self.end(zone, process, |at| Ending {
-                    signal: signal.0,
-                    ..Ending::exited(128 + signal.0, at)
+                    signal: number,
+                    ..Ending::exited(128 + number, at)
                 });
             }
             told

@@ -15,7 +15,7 @@ use super::container::{self, Executed, Stage, Task};
 use super::control::{Ended, Supervisor};
 use super::fd::Fd;
 use super::system::{self, Cell, Sight};
-use super::{ProcessSpec, Refusal, Signal, Walls, kind, roots};
+use super::{ProcessSpec, Refusal, SignalNumber, Walls, kind, roots};
 use crate::zone::Identity;
 
 /// The input of a process, and its terminal.
@@ -183,7 +183,7 @@ impl Supervisor {
         let _ = socket.write_all(&length).await;
         let _ = socket.write_all(&text).await;
         let Ok(outcome) = tokio::time::timeout(START, container::outcome(socket)).await else {
-            self.tell(pid, Signal::KILL)?;
+            self.tell(pid, SignalNumber::KILL)?;
             let text = format!("it did not begin within {} seconds", START.as_secs());
             return Err(Refusal::Failed(text));
         };

@@ -16,7 +16,7 @@ use super::streams::Listeners;
 use super::system::Cell;
 use super::{
     Ask, Configuration, Hello, Numbered, Process, ProcessId, ProcessSpec, Refusal, Reply, SOCKET,
-    Signal, Walls, What, kind, read_frame, roots, write_frame, write_json,
+    SignalNumber, Walls, What, kind, read_frame, roots, write_frame, write_json,
 };
 
 /// The pause before the agent is dialled again.
@@ -279,7 +279,7 @@ impl Supervisor {
         };
         let asked = running();
         for (id, pid) in &asked {
-            let _ = self.signal(id, *pid, Signal::TERM);
+            let _ = self.signal(id, *pid, SignalNumber::TERM);
         }
         let left = || -> Vec<_> {
             let running = running().into_iter();
@@ -297,7 +297,7 @@ impl Supervisor {
         };
         let _ = tokio::time::timeout(GRACE, gone).await;
         for (id, pid) in left() {
-            let _ = self.signal(&id, pid, Signal::KILL);
+            let _ = self.signal(&id, pid, SignalNumber::KILL);
         }
     }
 
@@ -358,15 +358,20 @@ impl Supervisor {
     }
 
     /// Sends a signal to the first process of a container, `KILL` to all.
-    pub(super) fn signal(&self, id: &ProcessId, pid: i32, signal: Signal) -> Result<(), Refusal> {
-        if signal == Signal::KILL && self.outlive() {
+    pub(super) fn signal(
+        &self,
+        id: &ProcessId,
+        pid: i32,
+        signal: SignalNumber,
+    ) -> Result<(), Refusal> {
+        if signal == SignalNumber::KILL && self.outlive() {
             self.kill(id);
         }
         self.tell(pid, signal)
     }
 
     /// Sends a signal to a child that was not reaped, because its id may be reused afterwards.
-    pub(super) fn tell(&self, pid: i32, signal: Signal) -> Result<(), Refusal> {
+    pub(super) fn tell(&self, pid: i32, signal: SignalNumber) -> Result<(), Refusal> {
         let named = rustix::process::Signal::from_named_raw(signal.0);
         let (Some(child), Some(named)) = (Pid::from_raw(pid), named) else {
             return Err(Refusal::Failed(format!("no such signal: {}", signal.0)));

@@ -48,7 +48,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{Ending, ExecSpec, Process, ProcessId, ProcessSpec, Signal, ZoneSpec};
+use super::{Ending, ExecSpec, Process, ProcessId, ProcessSpec, SignalNumber, ZoneSpec};
 
 #[cfg(any(target_os = "linux", target_os = "illumos"))]
 pub use boot::init;
@@ -164,7 +164,7 @@ pub enum What {
     /// Start a process.
     Start(Box<ProcessSpec>),
     /// Send a signal.
-    Signal(ProcessId, Signal),
+    Signal(ProcessId, SignalNumber),
     /// Forget an ended process.
     Forget(ProcessId),
     /// Add labels to a running process.

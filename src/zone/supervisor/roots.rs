@@ -176,19 +176,53 @@ fn source(of: &Mount) -> io::Result<(PathBuf, bool)> {
     Ok((system::path_of(&part)?, is_directory))
 }
 
-/// The mount points at or below a path, the latest first.
-fn mounted(below: &Path) -> io::Result<Vec<PathBuf>> {
+/// The mounts at or below a path, the latest first: for each what its mount point may be.
+fn mounted(below: &Path) -> io::Result<Vec<Vec<PathBuf>>> {
     let (table, between) = TABLE;
     Ok(targets(&fs::read(table)?, between, below))
 }
 
-fn targets(table: &[u8], between: u8, below: &Path) -> Vec<PathBuf> {
-    use std::os::unix::ffi::OsStringExt as _;
-    let mut all: Vec<PathBuf> = table
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| line.split(|byte| *byte == between).nth(1))
-        .map(|field| PathBuf::from(std::ffi::OsString::from_vec(plain(field))))
-        .filter(|path| path.starts_with(below))
+/// What follows the mount point in a line of Linux's table: type, options and two numbers.
+const AFTER: usize = 4;
+
+/// The mount points in a table, of those at or below a path, the latest first. Linux separates columns by blanks and
+/// writes others as `\040`, and so does lx, but leaves all as they are (`lxpr_read_mounts`): then a mount point begins
+/// anywhere where the path stands, and what looks like a number in octal may be none.
+fn targets(table: &[u8], between: u8, below: &Path) -> Vec<Vec<PathBuf>> {
+    use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+    let path = |bytes: &[u8]| PathBuf::from(std::ffi::OsString::from_vec(bytes.to_vec()));
+    let below = below.as_os_str().as_bytes();
+    let is_at_or_below = |field: &[u8]| {
+        let rest = field.strip_prefix(below);
+        rest.is_some_and(|rest| rest.first().is_none_or(|next| *next == b'/'))
+    };
+    let candidates = |line: &[u8]| -> Vec<PathBuf> {
+        if between != b' ' {
+            let field = line.split(|byte| *byte == between).nth(1);
+            return field
+                .filter(|field| is_at_or_below(field))
+                .map(path)
+                .into_iter()
+                .collect();
+        }
+        let mut columns = line.rsplitn(AFTER + 1, |byte| *byte == between);
+        let Some(front) = columns.nth(AFTER) else {
+            return Vec::new();
+        };
+        let starts = (1..front.len()).filter(|at| front[at - 1] == between);
+        let fields = starts
+            .map(|at| &front[at..])
+            .filter(|field| is_at_or_below(field));
+        let mut all: Vec<PathBuf> = fields
+            .flat_map(|field| [path(&plain(field)), path(field)])
+            .collect();
+        all.dedup();
+        all
+    };
+    let lines = table.split(|byte| *byte == b'\n');
+    let mut all: Vec<_> = lines
+        .map(candidates)
+        .filter(|paths| !paths.is_empty())
         .collect();
     all.reverse();
     all
@@ -220,14 +254,42 @@ fn plain(field: &[u8]) -> Vec<u8> {
 /// # Errors
 /// Something in it is busy.
 pub(super) fn clear(view: &Path) -> Result<(), Failure> {
-    for path in at(TABLE.0, mounted(view))? {
-        at(path.display(), system::unmount(&path))?;
-    }
+    empty(|| at(TABLE.0, mounted(view)), system::unmount)?;
     match fs::remove_dir(view) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(format!("{}: {error}", view.display()))
         }
         _ => Ok(()),
+    }
+}
+
+/// Unmounts everything that a table has, as long as that takes something away: what one line may mean can be another's
+/// mount point.
+fn empty(
+    table: impl Fn() -> Result<Vec<Vec<PathBuf>>, Failure>,
+    unmount: impl Fn(&Path) -> Result<(), Errno>,
+) -> Result<(), Failure> {
+    loop {
+        let (mut gone, mut failure) = (false, None);
+        for paths in table()? {
+            let mut last = None;
+            let is_gone = paths.iter().any(|path| match unmount(path) {
+                Ok(()) => true,
+                Err(error) => {
+                    last.get_or_insert((path.clone(), error));
+                    false
+                }
+            });
+            gone |= is_gone;
+            if !is_gone {
+                failure = failure.or(last);
+            }
+        }
+        match failure {
+            None => return Ok(()),
+            Some((path, error)) if !gone => return at(path.display(), Err(error)),
+            Some(_) => {}
+        }
     }
 }
 
@@ -390,12 +452,70 @@ mod tests {
     }
 
     #[test]
-    fn what_is_mounted_below_is_found_in_either_table() {
+    fn what_is_mounted_below_is_found_in_each_table() {
         let below = Path::new("/rd/root/web-0");
-        let linux = b"a /rd/root/web-0 x 0\nb /rd/root/web-00 x 0\nc /rd/root/web-0/a\\040b x 0\n";
-        let illumos = b"a\t/rd/root/web-0\tlofs\tro\t1\nc\t/rd/root/web-0/a b\tlofs\tro\t1\n";
-        let expected = ["/rd/root/web-0/a b", "/rd/root/web-0"].map(PathBuf::from);
-        assert_eq!(targets(linux, b' ', below), expected);
-        assert_eq!(targets(illumos, b'\t', below), expected);
+        let found = |table: &str, between: u8| -> Vec<Vec<String>> {
+            let found = targets(table.as_bytes(), between, below);
+            let shown = |path: PathBuf| path.display().to_string();
+            found
+                .into_iter()
+                .map(|paths| paths.into_iter().map(shown).collect())
+                .collect()
+        };
+        let linux = "a /rd/root/web-0 x rw 0 0\nb /rd/root/web-00 x rw 0 0\nc /rd/root/web-0/a\\040b x rw 0 0\n";
+        assert_eq!(
+            found(linux, b' '),
+            [
+                vec!["/rd/root/web-0/a b", "/rd/root/web-0/a\\040b"],
+                vec!["/rd/root/web-0"]
+            ]
+        );
+        let illumos = "a\t/rd/root/web-0\tlofs\tro\t1\nc\t/rd/root/web-0/a b\tlofs\tro\t1\n";
+        assert_eq!(
+            found(illumos, b'\t'),
+            [["/rd/root/web-0/a b"], ["/rd/root/web-0"]]
+        );
+        // lx escapes nothing, neither what is mounted nor where.
+        let lx = "/rd/v/0 /rd/root/web-0/data files lofs rw,nodevices 0 0\n\
+            /rd/v/0/my part /rd/root/web-0/b lofs ro 0 0\n\
+            /rd/v/0/x /rd/root/web-0/y /rd/root/web-0/c lofs ro 0 0\n\
+            swap /rd/root/web-00/a b tmpfs rw 0 0\n\n";
+        assert_eq!(
+            found(lx, b' '),
+            [
+                vec!["/rd/root/web-0/y /rd/root/web-0/c", "/rd/root/web-0/c"],
+                vec!["/rd/root/web-0/b"],
+                vec!["/rd/root/web-0/data files"],
+            ]
+        );
+    }
+
+    #[test]
+    fn all_is_unmounted_whatever_a_line_may_mean() {
+        let paths = |words: &[&str]| -> Vec<PathBuf> { words.iter().map(PathBuf::from).collect() };
+        // The second line means `/v/b`, but its first meaning is where the first one is mounted.
+        let mounts = RefCell::new(paths(&["/v/b /v/a", "/v/b"]));
+        let unmount = |path: &Path| {
+            let mut mounts = mounts.borrow_mut();
+            let before = mounts.len();
+            mounts.retain(|mount| mount != path);
+            match mounts.len() < before {
+                true => Ok(()),
+                false => Err(Errno::INVAL),
+            }
+        };
+        let meanings = |path: &PathBuf| match path.ends_with("b") {
+            true => paths(&["/v/b /v/a", "/v/b"]),
+            false => paths(&["/v/b /v/a"]),
+        };
+        empty(
+            || Ok(mounts.borrow().iter().map(meanings).collect()),
+            unmount,
+        )
+        .expect("all gone");
+        assert!(mounts.borrow().is_empty());
+        let busy = |_: &Path| Err(Errno::BUSY);
+        let error = empty(|| Ok(vec![paths(&["/v"])]), busy).expect_err("busy");
+        assert!(error.starts_with("/v: "), "{error}");
     }
 }

@@ -13,7 +13,7 @@ use super::fd::Fd;
 use super::processes::LAST_WORDS;
 use super::streams::Chunk;
 use super::{
-    Hello, ProcessId, ProcessSpec, Refusal, SOCKET, SessionEnd, Signal, kind, read_frame,
+    Hello, ProcessId, ProcessSpec, Refusal, SOCKET, SessionEnd, SignalNumber, kind, read_frame,
     write_frame, write_json,
 };
 use crate::zone::{Ending, ExecSpec};
@@ -58,7 +58,7 @@ impl Supervisor {
             }
         };
         let Some(stream) = self.session(number, None).await else {
-            let _ = self.tell(child.pid, Signal::KILL);
+            let _ = self.tell(child.pid, SignalNumber::KILL);
             return;
         };
         let (mut from, mut to) = stream.into_split();
@@ -96,8 +96,8 @@ impl Supervisor {
             // Nobody listens any more: a program with a terminal gets a hangup, others see closed pipes.
             input.to.lock().await.take();
             let last = match input.terminal.is_some() && own.seen() != Seen::Around {
-                _ if exec.ends_with_session => Some(Signal::KILL),
-                true => Some(Signal::HANG_UP),
+                _ if exec.ends_with_session => Some(SignalNumber::KILL),
+                true => Some(SignalNumber::HANG_UP),
                 false => None,
             };
             if let Some(last) = last {

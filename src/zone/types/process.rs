@@ -220,49 +220,106 @@ pub struct ExecSpec {
     pub ends_with_session: bool,
 }
 
+/// The systems that zones run, which have numbers of their own for many signals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum System {
+    /// Linux, of whichever kernel: lx translates numbers itself (`ltos_signo`).
+    Linux,
+    /// illumos.
+    Illumos,
+}
+
 /// A signal by its number on the zone's system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Signal(pub i32);
+pub struct SignalNumber(pub i32);
+
+impl SignalNumber {
+    /// The terminal is gone.
+    pub const HANG_UP: SignalNumber = SignalNumber(1);
+    /// Ends at once.
+    pub const KILL: SignalNumber = SignalNumber(9);
+    /// Asks the process to end.
+    pub const TERM: SignalNumber = SignalNumber(15);
+}
+
+/// A signal, before it is known which system it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// By a number of the system that the process runs on.
+    Number(i32),
+    /// By a name of [`SIGNALS`].
+    Named(&'static str),
+}
+
+/// Signals with their numbers on Linux (x86 and ARM) and on illumos (`sys/iso/signal_iso.h`), where they have one.
+const SIGNALS: [(&str, Option<i32>, Option<i32>); 35] = [
+    ("HUP", Some(1), Some(1)),
+    ("INT", Some(2), Some(2)),
+    ("QUIT", Some(3), Some(3)),
+    ("ILL", Some(4), Some(4)),
+    ("TRAP", Some(5), Some(5)),
+    ("ABRT", Some(6), Some(6)),
+    ("IOT", Some(6), Some(6)),
+    ("EMT", None, Some(7)),
+    ("FPE", Some(8), Some(8)),
+    ("KILL", Some(9), Some(9)),
+    ("BUS", Some(7), Some(10)),
+    ("SEGV", Some(11), Some(11)),
+    ("SYS", Some(31), Some(12)),
+    ("PIPE", Some(13), Some(13)),
+    ("ALRM", Some(14), Some(14)),
+    ("TERM", Some(15), Some(15)),
+    ("STKFLT", Some(16), None),
+    ("USR1", Some(10), Some(16)),
+    ("USR2", Some(12), Some(17)),
+    ("CHLD", Some(17), Some(18)),
+    ("CLD", Some(17), Some(18)),
+    ("PWR", Some(30), Some(19)),
+    ("WINCH", Some(28), Some(20)),
+    ("URG", Some(23), Some(21)),
+    ("POLL", Some(29), Some(22)),
+    ("IO", Some(29), Some(22)),
+    ("STOP", Some(19), Some(23)),
+    ("TSTP", Some(20), Some(24)),
+    ("CONT", Some(18), Some(25)),
+    ("TTIN", Some(21), Some(26)),
+    ("TTOU", Some(22), Some(27)),
+    ("VTALRM", Some(26), Some(28)),
+    ("PROF", Some(27), Some(29)),
+    ("XCPU", Some(24), Some(30)),
+    ("XFSZ", Some(25), Some(31)),
+];
 
 impl Signal {
-    /// The terminal is gone.
-    pub const HANG_UP: Signal = Signal(1);
     /// Ends at once.
-    pub const KILL: Signal = Signal(9);
+    pub const KILL: Signal = Signal::Number(SignalNumber::KILL.0);
     /// Asks the process to end.
-    pub const TERM: Signal = Signal(15);
+    pub const TERM: Signal = Signal::Number(SignalNumber::TERM.0);
 
     /// The signal named by an image: `SIGQUIT`, `QUIT`, `3`. None if it does not exist or has no fixed number
     /// (`SIGRTMIN+3`).
     pub fn named(name: &str) -> Option<Self> {
-        /// These have the same numbers on every system.
-        const EVERYWHERE: [(&str, i32); 7] = [
-            ("HUP", 1),
-            ("INT", 2),
-            ("QUIT", 3),
-            ("ABRT", 6),
-            ("KILL", 9),
-            ("ALRM", 14),
-            ("TERM", 15),
-        ];
-        const LINUX: [(&str, i32); 7] = [
-            ("USR1", 10),
-            ("USR2", 12),
-            ("CHLD", 17),
-            ("CONT", 18),
-            ("WINCH", 28),
-            ("IO", 29),
-            ("PWR", 30),
-        ];
         let name = name.trim().to_ascii_uppercase();
         if let Ok(number) = name.parse() {
-            return (1..32).contains(&number).then_some(Signal(number));
+            return (1..32).contains(&number).then_some(Signal::Number(number));
         }
         let name = name.strip_prefix("SIG").unwrap_or(&name);
-        let linux = LINUX.iter().filter(|_| cfg!(target_os = "linux"));
-        let mut known = EVERYWHERE.iter().chain(linux);
-        known
-            .find(|(known, _)| *known == name)
-            .map(|(_, number)| Signal(*number))
+        let found = SIGNALS.iter().find(|(known, ..)| *known == name);
+        found.map(|(known, ..)| Signal::Named(known))
+    }
+
+    /// Its number on a system; that of `TERM` if the system does not have it.
+    pub fn on(self, system: System) -> SignalNumber {
+        match self {
+            Signal::Number(number) => SignalNumber(number),
+            Signal::Named(name) => {
+                let found = SIGNALS.iter().find(|(known, ..)| *known == name);
+                let number = found.and_then(|(_, linux, illumos)| match system {
+                    System::Linux => *linux,
+                    System::Illumos => *illumos,
+                });
+                number.map_or(SignalNumber::TERM, SignalNumber)
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@ use super::super::configured::Configured;
 use super::super::install::below;
 use super::super::ours;
 use super::{dead, say, teardown};
-use crate::fakehost::disk::{Disk, Kind};
+use crate::fakehost::disk::{Disk, DiskOp, Kind};
 use crate::fakehost::exit;
 use crate::fakehost::host::{Host, Inits, KernelZone, Link, LinkClass, ZoneMount, ZoneStatus};
 use crate::fakehost::run::{Run, Step, Stop, now};
@@ -24,6 +24,9 @@ const DISTRIBUTIONS: &[(&str, &str, &str)] = &[
     ("etc/SuSE-release", "", "suse"),
     ("etc/void-release", "", "void"),
 ];
+
+/// What is said of a zone with shares on a host whose default scheduling class is another.
+const NO_FAIR_SHARE: &str = "WARNING: The zone.cpu-shares rctl is set but\nFSS is not the default scheduling class for\nthis zone.  FSS will be used for processes\nin the zone but to get the full benefit of FSS,\nit should be the default scheduling class.\nSee dispadmin(8) for more details.";
 
 /// A zone that is booting.
 pub(super) struct Boot<'a> {
@@ -56,6 +59,7 @@ impl Boot<'_> {
                 mounts: Vec::new(),
                 rctls: zone.rctls.clone(),
                 datasets: Vec::new(),
+                mounted: Default::default(),
                 dead: None,
                 init: None,
                 stuck: None,
@@ -88,6 +92,12 @@ impl Boot<'_> {
         }
         if let Err(wrong) = zone.check_privileges() {
             return self.fail(run, &wrong.to_string());
+        }
+        if zone.rctls.contains_key("zone.cpu-shares")
+            && run.host().scheduling.as_deref() != Some("FSS")
+        {
+            // And its processes are in FSS all the same (`setup_zone_rm`).
+            say(run, &zone.name, NO_FAIR_SHARE);
         }
         if let Err(text) = make_vnics(run.host(), zone) {
             return self.fail(run, &text);
@@ -169,12 +179,18 @@ impl Boot<'_> {
             }
         }
         if zone.brand == "lx" {
-            if let Err(text) = distribution(run.disk(), &root, self.docker) {
-                let text = format!(
-                    "{text}\nexec /usr/lib/brand/lx/lx_boot {} {} failed",
-                    zone.name, zone.path
-                );
-                return self.fail(run, &text);
+            let script = match distribution(run.disk(), &root, self.docker) {
+                Ok(script) => script,
+                Err(text) => {
+                    let text = format!(
+                        "{text}\nexec /usr/lib/brand/lx/lx_boot {} {} failed",
+                        zone.name, zone.path
+                    );
+                    return self.fail(run, &text);
+                }
+            };
+            if script == "busybox" {
+                leave_network_script(run, &root);
             }
         } else if zone.brand == ours::BRAND && chosen.is_none() && run.host().inits == Inits::Real {
             return run.not_played("the init of a reddwarf zone, a program of illumos,");
@@ -243,7 +259,7 @@ fn mount_in(host: &mut Host, disk: &Disk, root: &str, mount: &ZoneMount) -> Resu
             Some(Kind::Directory) => {}
             Some(_) if n + 1 < parts.len() => return invalid(format!("{at} is not a directory")),
             Some(_) => {}
-            None => host.pending.push(crate::fakehost::disk::DiskOp::Directory {
+            None => host.pending.push(DiskOp::Directory {
                 at: at.clone(),
                 mode: 0o755,
             }),
@@ -251,8 +267,8 @@ fn mount_in(host: &mut Host, disk: &Disk, root: &str, mount: &ZoneMount) -> Resu
     }
     let to = disk.kind(&at).unwrap_or(Kind::Directory);
     let fits = match (mount.kind.as_str(), disk.kind(&mount.special)) {
-        // A file is mounted on a file, a directory on a directory.
-        ("lofs", from) => from == Some(to),
+        // Neither lofs nor what is above it compares types: a file hides a directory.
+        ("lofs", from) => from.is_some(),
         ("mntfs", _) => to == Kind::File,
         _ => true,
     };
@@ -344,8 +360,21 @@ fn give_link(
     Ok(())
 }
 
-/// The checks of `lx_boot`: the distribution of the root, and its script.
-fn distribution(disk: &Disk, root: &str, docker: bool) -> Result<(), String> {
+/// What `lx_boot_zone_busybox` does at each boot: it writes a script into the global zone's `/tmp`, and moves it away
+/// only where the root has a file or link of its name.
+fn leave_network_script(run: &mut Run, root: &str) {
+    let (host, disk) = run.view();
+    let own = format!("{root}/etc/init.d/networking");
+    let at = match disk.kind(&own) {
+        Some(Kind::File | Kind::Symlink) => own,
+        _ => format!("/tmp/lx-busybox.{}", host.number()),
+    };
+    let text = "#!/bin/sh\n".to_owned();
+    host.pending.push(DiskOp::File { at, text });
+}
+
+/// The checks of `lx_boot`: the distribution of the root, whose script is run.
+fn distribution(disk: &Disk, root: &str, docker: bool) -> Result<&'static str, String> {
     let found = match docker {
         true => Some("docker"),
         false => DISTRIBUTIONS
@@ -361,7 +390,7 @@ fn distribution(disk: &Disk, root: &str, docker: bool) -> Result<(), String> {
     };
     let script = format!("/usr/lib/brand/lx/lx_boot_zone_{name}");
     match disk.exists(&script) {
-        true => Ok(()),
+        true => Ok(name),
         false => Err(format!(
             "/usr/lib/brand/lx/lx_boot[1]: .: {script}: cannot open [No such file or directory]"
         )),

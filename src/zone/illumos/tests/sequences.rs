@@ -300,6 +300,8 @@ async fn sequence(seed: u64) {
         let own = bench.ask("zfs", &format!("get -H -o value zoned {}", dataset(2)));
         assert_eq!(own.trim(), "on", "seed {seed}: the zone's own dataset");
     }
+    let temporary = std::fs::read_dir(bench.machine.disk().real("/tmp")).expect("read");
+    assert_eq!(temporary.count(), 0, "seed {seed}: left in /tmp");
     agent.kill().await;
     for line in bench.machine.log_lines().expect("read") {
         let code = line["code"].as_i64().unwrap_or(0);

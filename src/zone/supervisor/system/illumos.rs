@@ -17,8 +17,6 @@ use super::super::container::{Failure, Stage, at};
 use super::super::roots::{Mounts, Options};
 use super::Sight;
 use crate::illumos::{HostTools, Tools as _, parse};
-use crate::storage::zfs::names;
-use crate::zone::illumos::dataset_directory;
 use crate::zone::illumos::native::{self, Interface, NATIVE, Surroundings};
 use crate::zone::{Identity, Rights, ZoneNetwork};
 
@@ -349,21 +347,14 @@ async fn furnish(configuration: &Configuration) -> io::Result<()> {
     let addresses = addresses.map_err(io::Error::other)?.stdout;
     let route = tools.run(&native::show_route()).await;
     let routed = route.is_ok_and(|output| parse::default_link(&output.stdout).is_some());
-    let mut commands = native::network(&interface, &addresses, routed);
-    for (number, dataset) in spec.datasets.iter().enumerate() {
-        let listed = tools.run(&names::list(dataset, false)).await;
-        let listed = listed.map_err(io::Error::other)?.stdout;
-        let row = names::rows(&listed).into_iter().next();
-        let at = dataset_directory(number);
-        commands.extend(native::mount(dataset, &at, row.as_ref()));
-    }
-    for command in commands {
+    for command in native::network(&interface, &addresses, routed) {
         match tools.run(&command).await {
             Err(failure) if !failure.exists() => return Err(io::Error::other(failure)),
             _ => {}
         }
     }
-    Ok(())
+    let mounted = native::mount_datasets(&tools, &spec.datasets).await;
+    mounted.map_err(io::Error::other)
 }
 
 /// Ends an init that cannot continue: the zone halts with it, and its messages are on the zone's console.
