@@ -343,7 +343,8 @@ pub async fn keep(
     let nodes: Api<Node> = Api::all(client.clone());
     let leases: Api<Lease> = Api::namespaced(client, "kube-node-lease");
     let kept = async {
-        let node = registered(&nodes, &registration).await;
+        // Requests are boxed, here and below: they are large, and most of the time there is none.
+        let node = Box::pin(registered(&nodes, &registration)).await;
         // It changes when the node is deleted and registers again.
         let uid = Mutex::new(node.metadata.uid.clone());
         let lives = prove_life(&leases, &registration.name, &uid);
@@ -397,7 +398,7 @@ async fn prove_life(leases: &Api<Lease>, name: &str, uid: &Mutex<Option<String>>
     let mut pause = Pause::default();
     loop {
         let owner = uid.lock().clone();
-        let renewed = tokio::time::timeout(HEARTBEAT, renew(leases, owner, name)).await;
+        let renewed = tokio::time::timeout(HEARTBEAT, Box::pin(renew(leases, owner, name))).await;
         let renewed = renewed.unwrap_or_else(|late| Err(kube::Error::Service(late.into())));
         attempts.note(&renewed);
         let wait = match renewed {
@@ -515,10 +516,8 @@ async fn report(
         let mut written = Ok(());
         if !same {
             let patch = serde_json::json!({"status": status});
-            match nodes
-                .patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch))
-                .await
-            {
+            let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));
+            match Box::pin(nodes.patch_status(&name, &params, &patch)).await {
                 Ok(now) => {
                     for reason in changes(&old, &status) {
                         let message = format!("Node {name} status is now: {reason}");
@@ -538,7 +537,7 @@ async fn report(
                 Err(kube::Error::Api(error)) if error.code == 404 => {
                     // The node was deleted: it registers again, like upstream's.
                     reported = None;
-                    written = register(nodes, registration).await.map(|made| {
+                    written = Box::pin(register(nodes, registration)).await.map(|made| {
                         *uid.lock() = made.metadata.uid.clone();
                         node = made;
                     });
