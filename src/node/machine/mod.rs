@@ -258,7 +258,7 @@ pub struct Resize {
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     /// The last reported status; at first the one in the API.
-    pub last: PodStatus,
+    pub last: Arc<PodStatus>,
     /// Back-off of containers that ended.
     pub backoffs: BTreeMap<String, Backoff>,
     /// The back-off that takes effect when a decided start is carried out.
@@ -407,8 +407,8 @@ pub enum Action {
 pub struct Decision {
     /// In this order.
     pub actions: Vec<Action>,
-    /// The pod's status.
-    pub status: PodStatus,
+    /// The pod's status: [`Memory::last`] itself if nothing changed.
+    pub status: Arc<PodStatus>,
     /// When something is due by time alone.
     pub wake: Option<Timestamp>,
 }

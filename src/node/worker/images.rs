@@ -41,7 +41,7 @@ impl Worker {
                 let container = container.into_owned();
                 self.tasks.spawn(async move {
                     let result = shared.supplies.fetch(&pod, &container).await;
-                    let _ = told.send(Told::Pulled(image, result)).await;
+                    let _ = told.send(Box::new(Told::Pulled(image, result))).await;
                 });
             }
             Err(lack) => self.not_pulled(pod, image, lack),

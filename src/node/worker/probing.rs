@@ -84,16 +84,15 @@ impl Worker {
                 continue;
             }
             let age = Timestamp::now().duration_since(process.started);
-            let task = self.tasks.spawn(probes::run(probes::Probing {
+            let task = self.tasks.spawn(probes::run(Box::new(probes::Probing {
                 supplies: self.shared.supplies.clone(),
-                pod: pod.clone(),
                 zone: zone.spec.clone(),
                 container: container.into_owned(),
                 id: process.id.clone(),
                 kind,
                 age: Duration::try_from(age).unwrap_or(Duration::ZERO),
                 told: self.told.clone(),
-            }));
+            })));
             self.probing.insert(key, task);
         }
     }
