@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Probe};
-use tokio::sync::mpsc;
+use k8s_openapi::api::core::v1::Probe;
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use super::machine::ProbeKind;
+use super::machine::{ProbeKind, named};
 use super::supplies::{Outcome, Supplies};
-use super::worker::Told;
+use super::worker::{Told, Wanted};
 use crate::zone::{ProcessId, ZoneSpec};
 
 /// The input of a probe task.
@@ -18,8 +18,8 @@ pub struct Probing {
     pub supplies: Arc<dyn Supplies>,
     /// Its zone.
     pub zone: ZoneSpec,
-    /// The container.
-    pub container: Container,
+    /// The pod, in which the container's ports, variables and probes never change.
+    pub pod: watch::Receiver<Wanted>,
     /// Its process.
     pub id: ProcessId,
     /// The kind of the probe.
@@ -47,9 +47,12 @@ const TRIES: u32 = 3;
 
 /// Runs the probe until the worker drops the task.
 pub async fn run(work: Box<Probing>) {
-    let Some(probe) = work.kind.of(&work.container) else {
+    let pod = work.pod.borrow().pod.clone();
+    let container = named(&pod, &work.id.name);
+    let Some(probe) = container.and_then(|container| work.kind.of(&container).cloned()) else {
         return;
     };
+    drop(pod);
     let delay = seconds(probe.initial_delay_seconds, 0).saturating_sub(work.age);
     let period = seconds(probe.period_seconds, 10).max(Duration::from_secs(1));
     let timeout = seconds(probe.timeout_seconds, 1).max(Duration::from_secs(1));
@@ -66,7 +69,8 @@ pub async fn run(work: Box<Probing>) {
     let mut last = None;
     loop {
         turns.tick().await;
-        let outcome = ask(&work, probe, timeout).await;
+        // Boxed, because what it holds is large, and most of the time it is not under way.
+        let outcome = Box::pin(ask(&work, timeout)).await;
         let good = matches!(outcome, Outcome::Success | Outcome::Warning(_));
         if let Some((reason, what)) = told(&outcome) {
             let message = format!("{} probe {what}", work.kind.name());
@@ -94,13 +98,19 @@ pub async fn run(work: Box<Probing>) {
 }
 
 /// Runs the probe; again if it cannot be run.
-async fn ask(work: &Probing, probe: &Probe, timeout: Duration) -> Outcome {
+async fn ask(work: &Probing, timeout: Duration) -> Outcome {
+    let pod = work.pod.borrow().pod.clone();
+    let container = named(&pod, &work.id.name);
+    let Some(container) = container.as_deref() else {
+        return Outcome::Error(format!("the pod has no container {}", work.id.name));
+    };
+    let Some(probe) = work.kind.of(container) else {
+        return Outcome::Error(format!("container {} has no such probe", work.id.name));
+    };
     let mut tries = 0;
     loop {
         tries += 1;
-        let asked = work
-            .supplies
-            .probe(&work.container, &work.id, &work.zone, probe);
+        let asked = work.supplies.probe(container, &work.id, &work.zone, probe);
         match tokio::time::timeout(timeout + Duration::from_millis(500), asked).await {
             Ok(Outcome::Error(_)) if tries < TRIES => {}
             Ok(outcome) => return outcome,

@@ -84,6 +84,13 @@ pub fn containers(spec: &PodSpec) -> Vec<Listed<'_>> {
     init.chain(regular).chain(ephemeral).collect()
 }
 
+/// The container of a pod with a name.
+pub fn named<'p>(pod: &'p Pod, name: &str) -> Option<Cow<'p, Container>> {
+    let mut all = containers(pod.spec.as_ref()?).into_iter();
+    all.find(|(_, container)| container.name == name)
+        .map(|(_, container)| container)
+}
+
 /// The spec of a pod; an empty one if it has none.
 pub fn spec_of(pod: &Pod) -> &PodSpec {
     static NOTHING: LazyLock<PodSpec> = LazyLock::new(PodSpec::default);

@@ -7,7 +7,6 @@ mod probing;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -23,7 +22,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::addresses::Addresses;
 use super::allocations::Allocations;
 use super::machine::{
-    Action, Decision, ImageOf, ImageState, Memory, ProbeKind, containers, decide, is_over, later,
+    Action, Decision, ImageOf, ImageState, Memory, ProbeKind, decide, is_over, later, named,
 };
 use super::pressure::Observed;
 use super::report::Reporter;
@@ -333,12 +332,6 @@ impl Worker {
         }
     }
 
-    fn container<'p>(&self, pod: &'p Pod, name: &str) -> Option<Cow<'p, Container>> {
-        let mut all = containers(pod.spec.as_ref()?).into_iter();
-        all.find(|(_, container)| container.name == name)
-            .map(|(_, container)| container)
-    }
-
     fn event(
         &self,
         pod: &Pod,
@@ -584,7 +577,7 @@ impl Worker {
             if self.memory.messages.contains_key(&process.id) {
                 continue;
             }
-            let Some(container) = self.container(pod, &process.id.name) else {
+            let Some(container) = named(pod, &process.id.name) else {
                 continue;
             };
             let message = self
