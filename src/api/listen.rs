@@ -2,18 +2,21 @@
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt as _;
 use http::{HeaderValue, header};
-use http_body::Body as _;
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body::{Body as _, Frame};
+use http_body_util::BodyExt as _;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::aside::{self, Aside};
 use super::authenticate::{Authentication, Peer};
@@ -37,15 +40,30 @@ fn until(body: Body, ends: CancellationToken) -> Body {
     if body.size_hint().exact().is_some() {
         return body;
     }
-    let frames = futures::stream::unfold((body, ends), |(mut body, ends)| async move {
-        let frame = tokio::select! {
-            biased;
-            frame = body.frame() => frame?,
-            () = ends.cancelled() => return None,
-        };
-        Some((frame, (body, ends)))
-    });
-    StreamBody::new(frames).boxed_unsync()
+    let ends = Box::pin(ends.cancelled_owned());
+    Ending { body, ends }.boxed_unsync()
+}
+
+/// A body that ends early. It waits for that all the time: to begin again for each frame takes the lock that all
+/// watches share.
+struct Ending {
+    body: Body,
+    ends: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl http_body::Body for Ending {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Pending => self.ends.as_mut().poll(context).map(|()| None),
+            ready => ready,
+        }
+    }
 }
 
 const AUDIT_ID: header::HeaderName = header::HeaderName::from_static("audit-id");

@@ -43,6 +43,13 @@ crate::slim!(
     }
 );
 
+/// Reads a list of large items without space for more: for a single one there would be space for four.
+fn exact<'de, D: Deserializer<'de>, T: Deserialize<'de>>(list: D) -> Result<Vec<T>, D::Error> {
+    let mut list = Vec::deserialize(list)?;
+    list.shrink_to_fit();
+    Ok(list)
+}
+
 /// The fields of a pod's spec that controllers use.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -121,8 +128,8 @@ pub struct PodVolume {
     pub name: String,
     /// The claim that it refers to.
     pub persistent_volume_claim: Option<v1::PersistentVolumeClaimVolumeSource>,
-    /// The claim that is created for it.
-    pub ephemeral: Option<v1::EphemeralVolumeSource>,
+    /// The claim that is created for it. Boxed, because few volumes have one, and it is large.
+    pub ephemeral: Option<Box<v1::EphemeralVolumeSource>>,
 }
 
 /// The fields of a pod's status that controllers use.
@@ -140,12 +147,15 @@ pub struct PodStatus {
     #[serde(rename = "podIPs")]
     pub pod_ips: Vec<v1::PodIP>,
     /// Its conditions.
+    #[serde(deserialize_with = "exact")]
     pub conditions: Vec<v1::PodCondition>,
     /// When its node first saw it.
     pub start_time: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>,
     /// The statuses of its containers.
+    #[serde(deserialize_with = "exact")]
     pub container_statuses: Vec<v1::ContainerStatus>,
     /// The statuses of its init containers.
+    #[serde(deserialize_with = "exact")]
     pub init_container_statuses: Vec<v1::ContainerStatus>,
     /// The pod-level resources that it was given.
     pub allocated_resources: Option<BTreeMap<String, Quantity>>,

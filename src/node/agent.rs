@@ -257,7 +257,13 @@ impl Agent {
         }
     }
 
-    fn apply(&mut self, pod: Lean, gone: bool, ended: &mpsc::Sender<Ended>) {
+    fn apply(&mut self, mut pod: Lean, gone: bool, ended: &mpsc::Sender<Ended>) {
+        if let Some(status) = &mut pod.status {
+            // It is kept for as long as the pod does not change, and has space for four statuses if there is one.
+            let init = status.init_container_statuses.iter_mut();
+            let all = init.chain(&mut status.container_statuses);
+            all.for_each(Vec::shrink_to_fit);
+        }
         let pod = Arc::new(Pod {
             metadata: pod.metadata,
             spec: pod.spec,

@@ -59,8 +59,8 @@ impl Room {
     }
 
     /// The resources that a pod occupies; with its status, the maximum of requested, allocated and actual ones.
-    fn taken(pod: &Pod, status: Option<PodStatus>) -> Room {
-        Room::asked(&demands(pod.spec.as_ref(), status.as_ref()))
+    fn taken(pod: &Pod, status: Option<&PodStatus>) -> Room {
+        Room::asked(&demands(pod.spec.as_ref(), status))
     }
 
     fn plus(self, other: Room) -> Room {
@@ -137,20 +137,22 @@ struct Entry {
     allocated: Option<Arc<Pod>>,
     pending: Option<Pending>,
     accepted: Option<i64>,
-    status: watch::Receiver<Option<PodStatus>>,
+    status: watch::Receiver<Option<Arc<PodStatus>>>,
     changed: Arc<Notify>,
 }
 
 impl Entry {
-    fn status(&self) -> Option<PodStatus> {
-        let decided = self.status.borrow().clone();
-        decided.or_else(|| self.wanted.status.clone())
+    /// The resources that it has, by its newest status.
+    fn has(&self) -> Room {
+        let decided = self.status.borrow();
+        let status = decided.as_deref().or(self.wanted.status.as_ref());
+        Room::taken(self.allocated(), status)
     }
 
     fn over(&self) -> bool {
         let over =
             |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-        self.status.borrow().as_ref().is_some_and(over)
+        self.status.borrow().as_deref().is_some_and(over)
             || self.wanted.status.as_ref().is_some_and(over)
     }
 
@@ -201,7 +203,7 @@ impl Allocations {
         &self,
         uid: &str,
         pod: &Arc<Pod>,
-        status: watch::Receiver<Option<PodStatus>>,
+        status: watch::Receiver<Option<Arc<PodStatus>>>,
         changed: Arc<Notify>,
     ) {
         let told = pod.status.clone().unwrap_or_default();
@@ -335,13 +337,13 @@ impl Allocations {
         }
         waiting.sort();
         let here = known.pods.values().filter(|entry| !entry.over());
-        let taken = here.map(|entry| Room::taken(entry.allocated(), entry.status()));
+        let taken = here.map(Entry::has);
         let mut taken = taken.fold(Room::default(), Room::plus);
         for (_, uid) in waiting {
             let Some(entry) = known.pods.get_mut(&uid) else {
                 continue;
             };
-            let own = Room::taken(entry.allocated(), entry.status());
+            let own = entry.has();
             let used = taken.minus(own);
             let generation = entry.wanted.metadata.generation;
             match self.has.lacks(Room::taken(&entry.wanted, None), used) {
@@ -356,7 +358,7 @@ impl Allocations {
                     entry.allocated = None;
                     entry.pending = None;
                     entry.accepted = generation;
-                    taken = used.plus(Room::taken(entry.allocated(), entry.status()));
+                    taken = used.plus(entry.has());
                     known.asking.remove(&uid);
                 }
                 Some(Refusal { message, .. }) => {

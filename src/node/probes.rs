@@ -3,25 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, Probe};
-use tokio::sync::mpsc;
+use k8s_openapi::api::core::v1::Probe;
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use super::machine::ProbeKind;
+use super::machine::{ProbeKind, named};
 use super::supplies::{Outcome, Supplies};
-use super::worker::Told;
+use super::worker::{Told, Wanted};
 use crate::zone::{ProcessId, ZoneSpec};
 
 /// The input of a probe task.
 pub struct Probing {
     /// The host's side of pods.
     pub supplies: Arc<dyn Supplies>,
-    /// The pod as it was when the container was started.
-    pub pod: Arc<Pod>,
     /// Its zone.
     pub zone: ZoneSpec,
-    /// The container.
-    pub container: Container,
+    /// The pod, in which the container's ports, variables and probes never change.
+    pub pod: watch::Receiver<Wanted>,
     /// Its process.
     pub id: ProcessId,
     /// The kind of the probe.
@@ -29,7 +27,7 @@ pub struct Probing {
     /// How long the process has been running.
     pub age: Duration,
     /// Where to report.
-    pub told: mpsc::Sender<Told>,
+    pub told: mpsc::Sender<Box<Told>>,
 }
 
 fn seconds(value: Option<i32>, default: u64) -> Duration {
@@ -48,10 +46,13 @@ pub fn may_pass_at_once(kind: ProbeKind, probe: &Probe) -> bool {
 const TRIES: u32 = 3;
 
 /// Runs the probe until the worker drops the task.
-pub async fn run(work: Probing) {
-    let Some(probe) = work.kind.of(&work.container).cloned() else {
+pub async fn run(work: Box<Probing>) {
+    let pod = work.pod.borrow().pod.clone();
+    let container = named(&pod, &work.id.name);
+    let Some(probe) = container.and_then(|container| work.kind.of(&container).cloned()) else {
         return;
     };
+    drop(pod);
     let delay = seconds(probe.initial_delay_seconds, 0).saturating_sub(work.age);
     let period = seconds(probe.period_seconds, 10).max(Duration::from_secs(1));
     let timeout = seconds(probe.timeout_seconds, 1).max(Duration::from_secs(1));
@@ -68,18 +69,13 @@ pub async fn run(work: Probing) {
     let mut last = None;
     loop {
         turns.tick().await;
-        let mut outcome = ask(&work, &probe, timeout).await;
-        for _ in 1..TRIES {
-            if !matches!(outcome, Outcome::Error(_)) {
-                break;
-            }
-            outcome = ask(&work, &probe, timeout).await;
-        }
+        // Boxed, because what it holds is large, and most of the time it is not under way.
+        let outcome = Box::pin(ask(&work, timeout)).await;
         let good = matches!(outcome, Outcome::Success | Outcome::Warning(_));
         if let Some((reason, what)) = told(&outcome) {
             let message = format!("{} probe {what}", work.kind.name());
             let event = Told::Probed(work.id.clone(), reason, message);
-            if work.told.send(event).await.is_err() {
+            if work.told.send(Box::new(event)).await.is_err() {
                 return;
             }
         }
@@ -89,7 +85,7 @@ pub async fn run(work: Probing) {
             let threshold = if good { to_succeed } else { to_fail };
             if run == threshold {
                 let told = Told::Probe(work.id.clone(), work.kind, good);
-                if work.told.send(told).await.is_err() {
+                if work.told.send(Box::new(told)).await.is_err() {
                     return;
                 }
                 // A startup probe is done; so is the probe of a container that will be restarted.
@@ -101,15 +97,29 @@ pub async fn run(work: Probing) {
     }
 }
 
-/// Runs the probe once.
-async fn ask(work: &Probing, probe: &Probe, timeout: Duration) -> Outcome {
-    let asked = work
-        .supplies
-        .probe(&work.pod, &work.container, &work.id, &work.zone, probe);
-    let asked = tokio::time::timeout(timeout + Duration::from_millis(500), asked).await;
-    asked.unwrap_or_else(|_| {
-        Outcome::Failure(format!("command timed out after {}s", timeout.as_secs()))
-    })
+/// Runs the probe; again if it cannot be run.
+async fn ask(work: &Probing, timeout: Duration) -> Outcome {
+    let pod = work.pod.borrow().pod.clone();
+    let container = named(&pod, &work.id.name);
+    let Some(container) = container.as_deref() else {
+        return Outcome::Error(format!("the pod has no container {}", work.id.name));
+    };
+    let Some(probe) = work.kind.of(container) else {
+        return Outcome::Error(format!("container {} has no such probe", work.id.name));
+    };
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let asked = work.supplies.probe(container, &work.id, &work.zone, probe);
+        match tokio::time::timeout(timeout + Duration::from_millis(500), asked).await {
+            Ok(Outcome::Error(_)) if tries < TRIES => {}
+            Ok(outcome) => return outcome,
+            Err(_) => {
+                let text = format!("command timed out after {}s", timeout.as_secs());
+                return Outcome::Failure(text);
+            }
+        }
+    }
 }
 
 /// The event about a result, if any: its reason, and what the probe did.

@@ -52,7 +52,8 @@ pub async fn keep(
     let nodes: Api<Node> = Api::all(client.clone());
     let leases: Api<Lease> = Api::namespaced(client, "kube-node-lease");
     let kept = async {
-        let node = registered(&nodes, &registration).await;
+        // Requests are boxed, here and below: they are large, and most of the time there is none.
+        let node = Box::pin(registered(&nodes, &registration)).await;
         // It changes when the node is deleted and registers again.
         let uid = Mutex::new(node.metadata.uid.clone());
         let lives = prove_life(&leases, &registration.name, &uid);
@@ -106,7 +107,7 @@ async fn prove_life(leases: &Api<Lease>, name: &str, uid: &Mutex<Option<String>>
     let mut pause = Pause::default();
     loop {
         let owner = uid.lock().clone();
-        let renewed = tokio::time::timeout(HEARTBEAT, renew(leases, owner, name)).await;
+        let renewed = tokio::time::timeout(HEARTBEAT, Box::pin(renew(leases, owner, name))).await;
         let renewed = renewed.unwrap_or_else(|late| Err(kube::Error::Service(late.into())));
         attempts.note(&renewed);
         let wait = match renewed {

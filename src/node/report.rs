@@ -46,17 +46,16 @@ fn told(status: &PodStatus) -> Map<String, Value> {
 }
 
 /// Conditions of the node that a status does not have any more.
-fn ended(pod: &Pod, status: &PodStatus) -> impl Iterator<Item = &'static str> {
+fn ended(generation: Option<i64>, status: &PodStatus) -> impl Iterator<Item = &'static str> {
     // A pod that was never changed cannot have had them.
-    let may_have = pod.metadata.generation != Some(1);
+    let may_have = generation != Some(1);
     let had = RESIZES.into_iter().filter(move |_| may_have);
     had.filter(|type_| condition(status, type_).is_none())
 }
 
-/// The strategic merge patch that changes a pod's status to `new`. Keyed lists that only the node owns are replaced;
-/// conditions are merged by type.
-fn patch(pod: &Pod, new: &PodStatus) -> Value {
-    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+/// The strategic merge patch that changes the status of a pod, in this generation, to `new`. Keyed lists that only the
+/// node owns are replaced; conditions are merged by type.
+fn patch(uid: &str, generation: Option<i64>, new: &PodStatus) -> Value {
     let mut status = told(new);
     for key in ["podIPs", "hostIPs"] {
         if let Some(Value::Array(list)) = status.get_mut(key) {
@@ -64,7 +63,8 @@ fn patch(pod: &Pod, new: &PodStatus) -> Value {
         }
     }
     if let Some(Value::Array(conditions)) = status.get_mut("conditions") {
-        conditions.extend(ended(pod, new).map(|type_| json!({"type": type_, "$patch": "delete"})));
+        conditions
+            .extend(ended(generation, new).map(|type_| json!({"type": type_, "$patch": "delete"})));
     }
     json!({"metadata": {"uid": uid}, "status": status})
 }
@@ -74,7 +74,8 @@ fn has(pod: &Pod, status: &PodStatus) -> bool {
     let Some(theirs) = &pod.status else {
         return false;
     };
-    let left = ended(pod, status).any(|type_| condition(theirs, type_).is_some());
+    let left =
+        ended(pod.metadata.generation, status).any(|type_| condition(theirs, type_).is_some());
     !left
         && serde_json::to_value(theirs)
             .is_ok_and(|theirs| shows(&theirs, &Value::Object(told(status))))
@@ -92,11 +93,20 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The longest pause after a status was rejected, because it would be rejected again.
 const REFUSED: Duration = Duration::from_secs(30);
 
-/// A status with its sequence number.
+/// A status with its sequence number, and the generation of the pod that it is about.
 #[derive(Clone, Default)]
 struct Offer {
     number: u64,
-    of: Option<(Arc<Pod>, PodStatus)>,
+    generation: Option<i64>,
+    status: Option<Arc<PodStatus>>,
+}
+
+/// The pod of a reporter. Only its names: the reporter would keep a whole pod as it was at the last report, beside the
+/// one that the worker has.
+struct Whose {
+    namespace: String,
+    name: String,
+    uid: String,
 }
 
 /// Reports the statuses of one pod to the API, beside its worker, so that an API server that does not respond delays
@@ -117,11 +127,17 @@ struct Settled {
 }
 
 impl Reporter {
-    /// A reporter that runs as one of `tasks`.
-    pub fn start(api: Api<Pod>, tasks: &mut JoinSet<()>) -> Self {
+    /// A reporter for this pod that runs as one of `tasks`.
+    pub fn start(api: Api<Pod>, pod: &Pod, tasks: &mut JoinSet<()>) -> Self {
+        let metadata = &pod.metadata;
+        let whose = Whose {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+        };
         let (newest, offers) = watch::channel(Offer::default());
         let (settles, settled) = watch::channel(Settled::default());
-        tasks.spawn(tell(api, offers, settles));
+        tasks.spawn(tell(api, whose, offers, settles));
         Reporter {
             newest,
             settled,
@@ -130,10 +146,11 @@ impl Reporter {
     }
 
     /// Hands over a newer status.
-    pub fn offer(&self, pod: &Arc<Pod>, status: &PodStatus) {
+    pub fn offer(&self, pod: &Pod, status: &Arc<PodStatus>) {
         self.newest.send_modify(|newest| {
             newest.number += 1;
-            newest.of = Some((pod.clone(), status.clone()));
+            newest.generation = pod.metadata.generation;
+            newest.status = Some(status.clone());
         });
         self.shown.store(version(pod), Ordering::Relaxed);
     }
@@ -163,7 +180,7 @@ impl Reporter {
         }
         let settled = *self.settled.borrow();
         let newest = self.newest.borrow();
-        let Some((_, status)) = &newest.of else {
+        let Some(status) = &newest.status else {
             return false;
         };
         // What the watch delivers may be older than the report.
@@ -178,19 +195,29 @@ impl Reporter {
     }
 }
 
-async fn tell(api: Api<Pod>, mut offers: watch::Receiver<Offer>, settles: watch::Sender<Settled>) {
+async fn tell(
+    api: Api<Pod>,
+    whose: Whose,
+    mut offers: watch::Receiver<Offer>,
+    settles: watch::Sender<Settled>,
+) {
+    let Whose {
+        namespace,
+        name,
+        uid,
+    } = &whose;
     let (mut attempts, mut wait) = (None, RETRY);
     while offers.changed().await.is_ok() {
         loop {
-            let Offer { number, of } = offers.borrow_and_update().clone();
-            let Some((pod, status)) = of else {
+            let offer = offers.borrow_and_update().clone();
+            let Some(status) = offer.status else {
                 break;
             };
-            let told = report(&api, &pod, &status).await;
+            let patch = patch(uid, offer.generation, &status);
+            // Boxed, because a request is large, and most of the time there is none.
+            let told = Box::pin(report(&api, name, patch)).await;
             // An unreachable API server is logged once for the node, not for each of its pods.
             if attempts.is_some() || told.as_ref().is_err_and(is_refused) {
-                let name = pod.metadata.name.as_deref().unwrap_or_default();
-                let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
                 let what =
                     || Attempts::new(format!("the status of pod {namespace}/{name} is refused"));
                 attempts.get_or_insert_with(what).note(&told);
@@ -198,12 +225,14 @@ async fn tell(api: Api<Pod>, mut offers: watch::Receiver<Offer>, settles: watch:
             match told {
                 Ok(version) => {
                     (attempts, wait) = (None, RETRY);
-                    settles.send_replace(Settled { number, version });
+                    settles.send_replace(Settled {
+                        number: offer.number,
+                        version,
+                    });
                     break;
                 }
                 Err(error) => {
                     // Pods run on without the API server; the newest status is reported when it is back.
-                    let uid = pod.metadata.uid.as_deref();
                     tracing::debug!(%error, pod = uid, "a pod status could not be reported");
                     let refused = is_refused(&error);
                     wait = match refused {
@@ -225,9 +254,8 @@ async fn tell(api: Api<Pod>, mut offers: watch::Receiver<Offer>, settles: watch:
 }
 
 /// Writes the status. Returns the version of the pod that has it; `None` if the pod no longer exists.
-async fn report(api: &Api<Pod>, pod: &Pod, status: &PodStatus) -> kube::Result<Option<u64>> {
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let patch = Patch::Strategic(patch(pod, status));
+async fn report(api: &Api<Pod>, name: &str, patch: Value) -> kube::Result<Option<u64>> {
+    let patch = Patch::Strategic(patch);
     let params = PatchParams::default();
     let request =
         Request::new(api.resource_url()).patch_subresource("status", name, &params, &patch);
@@ -281,7 +309,7 @@ mod tests {
                 {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"},
                 {"type": "Ready", "status": "True"}]});
         let status: PodStatus = serde_json::from_value(own.clone()).expect("a status");
-        let patch = patch(&pod(2, &own), &status);
+        let patch = patch("u", Some(2), &status);
         let expected = json!({"phase": "Running", "reason": null, "message": null, "podIP": null, "hostIP": null,
             "podIPs": [{"$patch": "replace"}, {"ip": "10.0.0.1"}],
             "conditions": [{"type": "Ready", "status": "True", "reason": null, "message": null},

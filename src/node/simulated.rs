@@ -294,7 +294,6 @@ impl Supplies for SimulatedSupplies {
 
     fn probe<'a>(
         &'a self,
-        _: &'a Pod,
         _: &'a Container,
         _: &'a ProcessId,
         _: &'a ZoneSpec,

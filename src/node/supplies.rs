@@ -183,7 +183,6 @@ pub trait Supplies: Send + Sync + 'static {
     /// Runs a probe once.
     fn probe<'a>(
         &'a self,
-        pod: &'a Pod,
         container: &'a Container,
         id: &'a ProcessId,
         zone: &'a ZoneSpec,

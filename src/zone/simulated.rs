@@ -79,7 +79,8 @@ impl Simulated {
         Simulated {
             state: Arc::default(),
             delays,
-            changes: broadcast::channel(1024).0,
+            // Its memory is taken at once, for each simulated node; whoever falls behind looks at all zones.
+            changes: broadcast::channel(64).0,
         }
     }
 

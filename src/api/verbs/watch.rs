@@ -1,5 +1,6 @@
 //! Watches: the initial objects, then every change, each once and in order, as one JSON object per line.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use http::{HeaderValue, Response, header};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use http_body_util::combinators::UnsyncBoxBody as BoxBody;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::list::{ListOptions, Selection};
 use super::{Target, too_large};
@@ -30,6 +31,8 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 /// How many events are written in one piece.
 const CHUNK: usize = 256;
+/// More bytes than an event has beside the stored object: its type and the resource version.
+const AROUND: usize = 80;
 /// The annotation of the bookmark after the initial objects.
 const INITIAL_END: &str = "k8s.io/initial-events-end";
 
@@ -75,6 +78,7 @@ pub async fn watch(target: &Target, accepted: Accepted) -> Result<Reply, Status>
             life(u64::from_ne_bytes(random))
         }
     };
+    let ends = Instant::now() + Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0));
     let watcher = Watcher {
         target: target.clone(),
         selection,
@@ -101,7 +105,8 @@ pub async fn watch(target: &Target, accepted: Accepted) -> Result<Reply, Status>
             },
             _ => Plan::From(asked),
         },
-        ends: Instant::now() + Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0)),
+        ends,
+        timer: Box::pin(sleep_until(ends)),
         next_bookmark: Instant::now() + BOOKMARK_EVERY,
         over: nanoseconds < 0,
         waits: said && text.is_empty() && !bookmarks,
@@ -196,6 +201,8 @@ struct Watcher {
     bookmarked: Revision,
     plan: Plan,
     ends: Instant,
+    /// Set to what is due next: a new timer for each event would take the lock of all timers twice.
+    timer: Pin<Box<Sleep>>,
     next_bookmark: Instant,
     /// It ended before it began.
     over: bool,
@@ -267,6 +274,9 @@ impl Watcher {
             } else {
                 wake
             };
+            if self.timer.deadline() != wake {
+                self.timer.as_mut().reset(wake);
+            }
             let Some(cursor) = self.cursor.as_mut() else {
                 return false;
             };
@@ -274,7 +284,7 @@ impl Watcher {
                 // Cancel-safe by the cursor's contract: what was not taken is returned by the next call.
                 () = cursor.changed() => {}
                 () = changed(self.definition.as_mut()) => {}
-                () = tokio::time::sleep_until(wake) => {
+                () = self.timer.as_mut() => {
                     let now = Instant::now();
                     if now >= self.ends {
                         return false;
@@ -423,6 +433,7 @@ impl Watcher {
             return;
         }
         if self.accepted == Accepted::JSON {
+            self.out.reserve(entry.record.body.len() + AROUND);
             self.out.extend_from_slice(b"{\"type\":\"");
             self.out.extend_from_slice(kind.as_bytes());
             self.out.extend_from_slice(b"\",\"object\":");

@@ -19,7 +19,7 @@ pub struct Pods {
 
 impl Pods {
     /// Every pod with its last computed status.
-    pub fn list(&self) -> Vec<(Arc<Pod>, Option<PodStatus>)> {
+    pub fn list(&self) -> Vec<(Arc<Pod>, Option<Arc<PodStatus>>)> {
         let map = self.map.lock();
         map.values()
             .map(|handle| {
@@ -33,9 +33,10 @@ impl Pods {
         if !self.listed.load(Ordering::Acquire) {
             return None;
         }
-        let over = |status: &Option<PodStatus>| status.as_ref().is_some_and(is_over);
+        let over = |status: Option<&PodStatus>| status.is_some_and(is_over);
         let all = self.list().into_iter();
-        let active = all.filter(|(pod, status)| !over(status) && !over(&pod.status));
+        let active =
+            all.filter(|(pod, status)| !over(status.as_deref()) && !over(pod.status.as_ref()));
         Some(active.map(|(pod, _)| pod).collect())
     }
     /// Evicts a pod, for a reason of the node (`disrupts`) or of the pod itself.
@@ -43,11 +44,13 @@ impl Pods {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         if let Some(handle) = self.map.lock().get(uid) {
             // If the worker's queue is full, it gets this with the next check.
-            let _ = handle.told.try_send(Told::Evicted { message, disrupts });
+            let _ = handle
+                .told
+                .try_send(Box::new(Told::Evicted { message, disrupts }));
         }
     }
     /// Those that the API has. Others are being ended, and other pods may have their names.
-    pub fn known(&self) -> Vec<(Arc<Pod>, Option<PodStatus>)> {
+    pub fn known(&self) -> Vec<(Arc<Pod>, Option<Arc<PodStatus>>)> {
         let map = self.map.lock();
         let known = map.values().filter(|handle| !handle.wanted.borrow().gone);
         known
@@ -63,7 +66,7 @@ impl Pods {
         namespace: &str,
         name: &str,
         uid: Option<&str>,
-    ) -> Option<(Arc<Pod>, Option<PodStatus>)> {
+    ) -> Option<(Arc<Pod>, Option<Arc<PodStatus>>)> {
         newest(self.known(), namespace, name, uid)
     }
 }

@@ -3,7 +3,7 @@ use serde_json::json;
 
 struct Node {
     all: Allocations,
-    told: BTreeMap<String, watch::Sender<Option<PodStatus>>>,
+    told: BTreeMap<String, watch::Sender<Option<Arc<PodStatus>>>>,
 }
 
 fn pod(uid: &str, generation: i64, cpu: &str, priority: i32) -> Arc<Pod> {
@@ -76,7 +76,7 @@ fn who_waits_for_room_gets_it_in_order() {
         phase: Some("Succeeded".into()),
         ..PodStatus::default()
     };
-    node.told["c"].send_replace(Some(over));
+    node.told["c"].send_replace(Some(Arc::new(over)));
     node.all.told();
     assert_eq!(node.ask(&a), ("500m".into(), None));
     node.all.remove("b");
@@ -114,7 +114,7 @@ fn pods_that_do_not_fit_are_refused() {
         phase: Some("Succeeded".into()),
         ..PodStatus::default()
     };
-    node.told["a"].send_replace(Some(over));
+    node.told["a"].send_replace(Some(Arc::new(over)));
     assert_eq!(reason(&large), None);
     node.all.remove("b");
     assert_eq!(reason(&with_port("c", 8080, "")), None);

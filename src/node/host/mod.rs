@@ -460,13 +460,12 @@ impl Supplies for Host {
 
     fn probe<'a>(
         &'a self,
-        pod: &'a Pod,
         container: &'a Container,
         id: &'a ProcessId,
         zone: &'a ZoneSpec,
         probe: &'a Probe,
     ) -> BoxFuture<'a, Outcome> {
-        self.ask(pod, container, id, zone, probe).boxed()
+        self.ask(container, id, zone, probe).boxed()
     }
 
     fn hook<'a>(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
-    Container, ExecAction, HTTPGetAction, HTTPHeader, LifecycleHandler, Pod, Probe,
+    Container, ExecAction, HTTPGetAction, HTTPHeader, LifecycleHandler, Probe,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::io::AsyncReadExt as _;
@@ -48,7 +48,6 @@ impl Host {
 
     pub(super) async fn ask(
         &self,
-        _: &Pod,
         container: &Container,
         id: &ProcessId,
         zone: &ZoneSpec,

@@ -255,7 +255,8 @@ impl Kubelet {
             return Err((404, message));
         }
         let uid = pod.metadata.uid.clone().unwrap_or_default();
-        let status = status.or_else(|| pod.status.clone()).unwrap_or_default();
+        let status = status.as_deref().or(pod.status.as_ref()).cloned();
+        let status = status.unwrap_or_default();
         let found = status
             .container_statuses
             .iter()

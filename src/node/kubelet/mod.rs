@@ -307,7 +307,9 @@ impl Kubelet {
             .into_iter()
             .map(|(pod, status)| {
                 let mut pod = Pod::clone(&pod);
-                pod.status = status.or(pod.status);
+                if let Some(status) = status {
+                    pod.status = Some(Arc::unwrap_or_clone(status));
+                }
                 pod
             })
             .collect();

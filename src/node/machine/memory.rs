@@ -17,7 +17,7 @@ use crate::zone::{ProcessId, Signal};
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     /// The last reported status; at first the one in the API.
-    pub last: PodStatus,
+    pub last: Arc<PodStatus>,
     /// Back-off of containers that ended.
     pub backoffs: BTreeMap<String, Backoff>,
     /// The back-off that takes effect when a decided start is carried out.

@@ -16,7 +16,7 @@ mod memory;
 mod tests;
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, Probe};
@@ -83,6 +83,13 @@ pub fn containers(spec: &PodSpec) -> Vec<Listed<'_>> {
         .flatten()
         .map(|container| (Kind::Ephemeral, Cow::Owned(from_ephemeral(container))));
     init.chain(regular).chain(ephemeral).collect()
+}
+
+/// The container of a pod with a name.
+pub fn named<'p>(pod: &'p Pod, name: &str) -> Option<Cow<'p, Container>> {
+    let mut all = containers(pod.spec.as_ref()?).into_iter();
+    all.find(|(_, container)| container.name == name)
+        .map(|(_, container)| container)
 }
 
 /// The spec of a pod; an empty one if it has none.
@@ -298,8 +305,8 @@ pub enum Action {
 pub struct Decision {
     /// In this order.
     pub actions: Vec<Action>,
-    /// The pod's status.
-    pub status: PodStatus,
+    /// The pod's status: [`Memory::last`] itself if nothing changed.
+    pub status: Arc<PodStatus>,
     /// When something is due by time alone.
     pub wake: Option<Timestamp>,
 }

@@ -55,8 +55,8 @@ pub async fn keep(
     // However long that takes, the host is checked meanwhile.
     let measuring = measure(shared, pods, disks);
     let both = async { tokio::join!(looking, measuring) };
-    // Without a real host nothing runs out and both end at once: there is nothing to do.
-    let _ = ends.run_until_cancelled(both).await;
+    // Without a real host nothing runs out and both end at once: there is nothing to do, and nothing to keep in memory.
+    let _ = ends.run_until_cancelled(Box::pin(both)).await;
     ends.cancelled().await;
 }
 

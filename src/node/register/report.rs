@@ -109,10 +109,8 @@ pub(super) async fn report(
         let mut written = Ok(());
         if !same {
             let patch = serde_json::json!({"status": status});
-            match nodes
-                .patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch))
-                .await
-            {
+            let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));
+            match Box::pin(nodes.patch_status(&name, &params, &patch)).await {
                 Ok(now) => {
                     for reason in changes(&old, &status) {
                         let message = format!("Node {name} status is now: {reason}");
@@ -132,7 +130,7 @@ pub(super) async fn report(
                 Err(kube::Error::Api(error)) if error.code == 404 => {
                     // The node was deleted: it registers again, like upstream's.
                     reported = None;
-                    written = register(nodes, registration).await.map(|made| {
+                    written = Box::pin(register(nodes, registration)).await.map(|made| {
                         *uid.lock() = made.metadata.uid.clone();
                         node = made;
                     });

@@ -6,7 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{Failed, Look, RETRY, Worker};
-use crate::node::machine::{Action, Blocked, ImageState, RESIZE_AGAIN, full_name, image_of, later};
+use crate::node::machine::{
+    Action, Blocked, ImageState, RESIZE_AGAIN, full_name, image_of, later, named,
+};
 use crate::node::report;
 use crate::node::supplies::Lack;
 use crate::zone::{ProcessId, Zone, ZoneError};
@@ -64,7 +66,7 @@ impl Worker {
         match action {
             Action::Event { .. } => false,
             Action::Pull(name) => {
-                let image = self.container(pod, name).map(|one| image_of(&one));
+                let image = named(pod, name).map(|one| image_of(&one));
                 let state = image.and_then(|image| self.memory.images.get(&image));
                 state != Some(&ImageState::Pulling)
             }
@@ -164,7 +166,7 @@ impl Worker {
             }
             Action::Start(id) => self.start(pod, zone, id.clone()).await,
             Action::PreStop(id, grace) => {
-                if let Some((container, zone)) = self.container(pod, &id.name).zip(zone) {
+                if let Some((container, zone)) = named(pod, &id.name).zip(zone) {
                     self.pre_stop(pod, &container, id.clone(), &zone.spec, *grace);
                 }
                 Ok(())
@@ -234,7 +236,7 @@ impl Worker {
         id: ProcessId,
     ) -> Result<(), Failure> {
         let shared = self.shared.clone();
-        let Some((container, found)) = self.container(pod, &id.name).zip(zone) else {
+        let Some((container, found)) = named(pod, &id.name).zip(zone) else {
             return Ok(());
         };
         let zone = &found.spec;

@@ -31,7 +31,7 @@ impl Worker {
             let run = shared.supplies.hook(&pod, &container, &id, &zone, &hook);
             let result = run.await;
             let result = result.map_err(|failure| describe(&pod, &container, &hook, &failure));
-            let _ = told.send(Told::Hook(id, true, result)).await;
+            let _ = told.send(Box::new(Told::Hook(id, true, result))).await;
         });
     }
 
@@ -57,7 +57,7 @@ impl Worker {
             // A timeout does not count as failure.
             let result = tokio::time::timeout(grace, run).await.unwrap_or(Ok(()));
             let result = result.map_err(|failure| describe(&pod, &container, &hook, &failure));
-            let _ = told.send(Told::Hook(id, false, result)).await;
+            let _ = told.send(Box::new(Told::Hook(id, false, result))).await;
         });
     }
 

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{Told, Worker};
-use crate::node::machine::{ERR_IMAGE_PULL, ImageOf, ImageState, image_of, later};
+use crate::node::machine::{ERR_IMAGE_PULL, ImageOf, ImageState, image_of, later, named};
 use crate::node::supplies::Lack;
 
 /// The first and the longest back-off after a failed pull, in seconds.
@@ -18,7 +18,7 @@ impl Worker {
     /// Pulls the image of a container.
     pub(super) async fn pull(&mut self, pod: &Arc<Pod>, name: &str) {
         let shared = self.shared.clone();
-        let Some(container) = self.container(pod, name) else {
+        let Some(container) = named(pod, name) else {
             return;
         };
         let image = image_of(&container);
@@ -41,7 +41,7 @@ impl Worker {
                 let container = container.into_owned();
                 self.tasks.spawn(async move {
                     let result = shared.supplies.fetch(&pod, &container).await;
-                    let _ = told.send(Told::Pulled(image, result)).await;
+                    let _ = told.send(Box::new(Told::Pulled(image, result))).await;
                 });
             }
             Err(lack) => self.not_pulled(pod, image, lack),

@@ -7,7 +7,6 @@ mod probing;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -23,7 +22,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::addresses::Addresses;
 use super::allocations::Allocations;
 use super::machine::{
-    Action, Decision, ImageOf, ImageState, Memory, ProbeKind, containers, decide, is_over, later,
+    Action, Decision, ImageOf, ImageState, Memory, ProbeKind, decide, is_over, later, named,
 };
 use super::pressure::Observed;
 use super::report::Reporter;
@@ -107,10 +106,10 @@ pub struct Handle {
     pub wanted: watch::Sender<Wanted>,
     /// Notified when something changed in its zone.
     pub changed: Arc<Notify>,
-    /// Where its tasks send results.
-    pub told: mpsc::Sender<Told>,
+    /// Where its tasks send results. Boxed, because a channel has space for 32 of them from its beginning.
+    pub told: mpsc::Sender<Box<Told>>,
     /// The last computed status.
-    pub status: watch::Receiver<Option<PodStatus>>,
+    pub status: watch::Receiver<Option<Arc<PodStatus>>>,
     /// Why the pod is refused, if it is.
     pub refused: Option<Refusal>,
 }
@@ -123,19 +122,19 @@ struct Worker {
     wanted: watch::Receiver<Wanted>,
     changed: Arc<Notify>,
     memory: Memory,
-    told: mpsc::Sender<Told>,
-    answers: mpsc::Receiver<Told>,
+    told: mpsc::Sender<Box<Told>>,
+    answers: mpsc::Receiver<Box<Told>>,
     probing: HashMap<(ProcessId, ProbeKind), AbortHandle>,
     pulling: HashMap<ImageOf, i64>,
     tasks: JoinSet<()>,
     reporter: Arc<Reporter>,
     /// The last status handed to the reporter.
-    reported: Option<PodStatus>,
+    reported: Option<Arc<PodStatus>>,
     /// Since when a newer status is being held back.
     owed: Option<Timestamp>,
     /// The reporter is waited for: with the end of a zone or pod, or to compare what the API shows then.
     untold: bool,
-    publish: watch::Sender<Option<PodStatus>>,
+    publish: watch::Sender<Option<Arc<PodStatus>>>,
     /// When to look again at a zone whose state could not be read.
     retry: Option<Timestamp>,
     failures: u32,
@@ -218,10 +217,10 @@ pub fn start(
         let (status, changed) = (status.clone(), changed.clone());
         shared.allocations.take(&uid, &pod, status, changed);
     }
-    let (wanted, receiver) = watch::channel(Wanted { pod, gone: false });
     let api = Api::namespaced(shared.client.clone(), &namespace);
     let mut tasks = JoinSet::new();
-    let reporter = Reporter::start(api.clone(), &mut tasks);
+    let reporter = Reporter::start(api.clone(), &pod, &mut tasks);
+    let (wanted, receiver) = watch::channel(Wanted { pod, gone: false });
     let mut worker = Worker {
         api,
         zone_name: zone_name(&uid),
@@ -229,7 +228,7 @@ pub fn start(
         wanted: receiver,
         changed: changed.clone(),
         memory: Memory {
-            last,
+            last: Arc::new(last),
             ..Memory::default()
         },
         told: told.clone(),
@@ -261,8 +260,10 @@ pub fn start(
         worker.certificates = worker.shared.supplies.certificates(&pod);
     }
     workers.spawn(async move {
-        let run = AssertUnwindSafe(worker.run());
-        let end = match run.catch_unwind().await {
+        let ran = AssertUnwindSafe(worker.run()).catch_unwind().await;
+        // Its tasks end with it.
+        drop(worker);
+        let end = match ran {
             Ok(()) => Ended::Removed(uid),
             Err(_) => {
                 tracing::error!(
@@ -285,13 +286,15 @@ pub fn start(
 }
 
 impl Worker {
-    async fn run(mut self) {
+    /// Looks after the pod until nothing of it is left, or the agent ends.
+    async fn run(&mut self) {
         loop {
             while self.tasks.try_join_next().is_some() {}
             let changed = self.changed.clone();
             // What follows sees all changes up to now, most of which the last round caused.
             let _ = changed.notified().now_or_never();
-            let wake = match self.look().await {
+            // Boxed, because what it does is large, and most of the time the worker waits.
+            let wake = match Box::pin(self.look()).await {
                 Look::Removed => return,
                 Look::Again => continue,
                 Look::Wait(wake) => wake,
@@ -317,22 +320,16 @@ impl Worker {
                 }
                 told = self.answers.recv() => {
                     if let Some(told) = told {
-                        self.hear(told);
+                        self.hear(*told);
                     }
                 }
                 () = self.reporter.settled(), if self.untold => {}
                 () = tokio::time::sleep(wait.min(REFRESH)) => {}
             }
             while let Ok(told) = self.answers.try_recv() {
-                self.hear(told);
+                self.hear(*told);
             }
         }
-    }
-
-    fn container<'p>(&self, pod: &'p Pod, name: &str) -> Option<Cow<'p, Container>> {
-        let mut all = containers(pod.spec.as_ref()?).into_iter();
-        all.find(|(_, container)| container.name == name)
-            .map(|(_, container)| container)
     }
 
     fn event(
@@ -468,7 +465,7 @@ impl Worker {
         self.untold = contradicted && self.reporter.owes();
         let unchanged =
             self.reported.as_ref() == Some(&decision.status) && (!contradicted || self.untold);
-        if self.memory.last != decision.status || self.publish.borrow().is_none() {
+        if !Arc::ptr_eq(&self.memory.last, &decision.status) || self.publish.borrow().is_none() {
             self.memory.last = decision.status.clone();
             self.publish.send_replace(Some(decision.status.clone()));
         }
@@ -538,12 +535,12 @@ impl Worker {
     }
 
     /// Hands a status to the reporter.
-    fn offer(&mut self, pod: &Arc<Pod>, status: PodStatus) {
+    fn offer(&mut self, pod: &Pod, status: Arc<PodStatus>) {
         self.reporter.offer(pod, &status);
         self.offered(status);
     }
 
-    fn offered(&mut self, status: PodStatus) {
+    fn offered(&mut self, status: Arc<PodStatus>) {
         self.owed = None;
         self.reported = Some(status);
     }
@@ -557,7 +554,7 @@ impl Worker {
         let (shared, pod, told) = (self.shared.clone(), pod.clone(), self.told.clone());
         let task = self.tasks.spawn(async move {
             if let Err(lack) = shared.supplies.refresh(&pod).await {
-                let _ = told.send(Told::NotRefreshed(lack)).await;
+                let _ = told.send(Box::new(Told::NotRefreshed(lack))).await;
             }
         });
         self.refreshing = Some(task);
@@ -580,7 +577,7 @@ impl Worker {
             if self.memory.messages.contains_key(&process.id) {
                 continue;
             }
-            let Some(container) = self.container(pod, &process.id.name) else {
+            let Some(container) = named(pod, &process.id.name) else {
                 continue;
             };
             let message = self

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{HOLD, Worker};
-use crate::node::machine::ProbeKind;
+use crate::node::machine::{ProbeKind, named};
 use crate::node::probes;
 use crate::zone::{Zone, ZoneState};
 
@@ -23,7 +23,7 @@ impl Worker {
         let zone = zone?;
         let awaited = self.probing.keys().filter(|key| {
             let (id, kind) = key;
-            let container = self.container(pod, &id.name);
+            let container = named(pod, &id.name);
             let probe = container.as_ref().and_then(|one| kind.of(one));
             probe.is_some_and(|probe| probes::may_pass_at_once(*kind, probe))
                 && !self.memory.probes.contains_key(key)
@@ -52,7 +52,7 @@ impl Worker {
             .iter()
             .filter(|process| process.ended.is_none())
         {
-            let Some(container) = self.container(pod, &process.id.name) else {
+            let Some(container) = named(pod, &process.id.name) else {
                 continue;
             };
             let started = self
@@ -65,35 +65,34 @@ impl Worker {
                     ProbeKind::Readiness => started,
                 };
                 if due && kind.of(&container).is_some() {
-                    wanted.push((process, container.clone(), kind));
+                    wanted.push((process, kind));
                 }
             }
         }
         self.probing.retain(|(id, kind), task| {
             let keep = wanted
                 .iter()
-                .any(|(process, _, other)| process.id == *id && other == kind);
+                .any(|(process, other)| process.id == *id && other == kind);
             if !keep {
                 task.abort();
             }
             keep
         });
-        for (process, container, kind) in wanted {
+        for (process, kind) in wanted {
             let key = (process.id.clone(), kind);
             if self.probing.contains_key(&key) {
                 continue;
             }
             let age = Timestamp::now().duration_since(process.started);
-            let task = self.tasks.spawn(probes::run(probes::Probing {
+            let task = self.tasks.spawn(probes::run(Box::new(probes::Probing {
                 supplies: self.shared.supplies.clone(),
-                pod: pod.clone(),
                 zone: zone.spec.clone(),
-                container: container.into_owned(),
+                pod: self.wanted.clone(),
                 id: process.id.clone(),
                 kind,
                 age: Duration::try_from(age).unwrap_or(Duration::ZERO),
                 told: self.told.clone(),
-            }));
+            })));
             self.probing.insert(key, task);
         }
     }

@@ -224,7 +224,8 @@ async fn an_api_that_does_not_answer_holds_no_container_up() {
     node.until_running(&["a/1", "b/0"]).await;
     node.delete(1);
     let mut status = node.handle.status.clone();
-    let over = status.wait_for(|status| status.as_ref().is_some_and(crate::node::machine::is_over));
+    let over =
+        status.wait_for(|status| status.as_deref().is_some_and(crate::node::machine::is_over));
     let over = tokio::time::timeout(LIMIT, over).await.expect("it ends");
     drop(over.expect("a worker"));
     let asked = node.asked.borrow();
@@ -285,7 +286,8 @@ async fn how_a_pod_ended_stays_known_until_it_is_told() {
         node.runtime.exit(&zone_name("u1"), &id, 0);
     }
     let mut status = node.handle.status.clone();
-    let over = status.wait_for(|status| status.as_ref().is_some_and(crate::node::machine::is_over));
+    let over =
+        status.wait_for(|status| status.as_deref().is_some_and(crate::node::machine::is_over));
     drop(tokio::time::timeout(LIMIT, over).await.expect("it ends"));
     // By now the worker has carried out what it decided.
     assert_eq!(node.runtime.calls("halt"), 0, "the end was not told");

@@ -4,6 +4,8 @@ mod begins;
 mod ends;
 mod resizes;
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, ContainerState, Pod, PodSpec};
 
@@ -78,7 +80,7 @@ impl<'a> Look<'a> {
             self.go_on();
         }
         self.progress(terminal);
-        self.decision.status = status::status(&Facts {
+        let status = status::status(&Facts {
             pod: self.pod,
             zone: self.zone,
             memory: self.memory,
@@ -86,6 +88,11 @@ impl<'a> Look<'a> {
             terminal: terminal && !self.is_hidden() && self.running().is_empty(),
             now: self.now,
         });
+        let last = &self.memory.last;
+        self.decision.status = match status == **last {
+            true => last.clone(),
+            false => Arc::new(status),
+        };
         self.tell_refused_resize();
         if is_over(&self.decision.status) && !terminal {
             // The rest is released by the next decision, which comes at once.

@@ -219,7 +219,7 @@ fn tell_phase(facts: &Facts<'_>, status: &mut PodStatus) {
         .collect();
     let computed = phase::phase(spec_of(pod), &own, facts.terminal, &restarting);
     // A final phase never changes again.
-    let reported = [Some(old), pod.status.as_ref()].into_iter().flatten();
+    let reported = [Some(&**old), pod.status.as_ref()].into_iter().flatten();
     let fixed = reported
         .filter(|status| is_over(status))
         .find_map(|status| status.phase.clone());

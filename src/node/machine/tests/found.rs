@@ -312,7 +312,7 @@ fn who_a_container_runs_as_is_told_as_long_as_it_is_known() {
     assert_eq!(user(&host), told);
     host.exit("a", 1);
     let decision = decide(&host.pod, host.zone.as_ref(), &mut host.memory, host.now);
-    let ended = decision.status.container_statuses.expect("one");
+    let ended = decision.status.container_statuses.as_ref().expect("one");
     let user = serde_json::to_value(&ended[0].user).expect("a value");
     assert_eq!(user, told, "of one that ended");
 }
