@@ -249,7 +249,7 @@ impl Server {
         let deprecation = || target.version().deprecation.iter().map(ToString::to_string);
         if target.resource.is_custom() {
             warnings.extend(deprecation());
-            custom::check_verb(&target, &parts.method)?;
+            custom::check_verb(&target, parts)?;
         } else {
             route::check_verb(&target, &parts.method, warnings)?;
         }
