@@ -423,6 +423,17 @@ pub fn status(status: &Status, request: &Parts) -> Response<Body> {
     response
 }
 
+/// The answer to a request that its user may not make: it quotes what was asked for, so that browsers are told not to
+/// guess its type. Follows responsewriters.RespondWithError.
+pub fn refusal(status: &Status, request: &Parts) -> Response<Body> {
+    let mut response = self::status(status, request);
+    response.headers_mut().insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
 /// The total length of warnings above which they are truncated, and the length of each then.
 const WARNINGS: (usize, usize) = (4096, 256);
 
