@@ -2,11 +2,12 @@
 //! k8s.io/apiextensions-apiserver/pkg/apiserver/customresource_handler.go.
 
 use http::Method;
+use http::request::Parts;
 
 use super::negotiate::Format;
 use super::query::{FieldValidation, WriteOptions};
 use super::read::{self, Body, Expected};
-use super::verbs::Target;
+use super::verbs::{Target, patch};
 use crate::meta::errors::quoted;
 use crate::meta::status::About;
 use crate::meta::{Errors, Path, Status};
@@ -31,13 +32,14 @@ pub fn in_scope(resource: &Resource, info: &Info) -> bool {
 /// Checks whether the subresource and the method are served.
 ///
 /// # Errors
-/// 404 for a subresource that the version does not have, 405 for a method, 400 for a missing name.
-pub fn check_verb(target: &Target, method: &Method) -> Result<(), Status> {
+/// 404 for a subresource that the version does not have, 405 for a method, 415 for a patch of an unsupported type, 400
+/// for a missing name.
+pub fn check_verb(target: &Target, parts: &Parts) -> Result<(), Status> {
     let info = &target.info;
     if !info.subresource.is_empty() && target.version().subresource(&info.subresource).is_none() {
         return Err(Status::not_found(target.about(&info.name)));
     }
-    let verb = if method == Method::OPTIONS {
+    let verb = if parts.method == Method::OPTIONS {
         ""
     } else {
         info.verb.as_str()
@@ -58,6 +60,9 @@ pub fn check_verb(target: &Target, method: &Method) -> Result<(), Status> {
     };
     if !served.contains(&verb) {
         return Err(Status::verb_not_supported(verb, target.about("")));
+    }
+    if verb == "patch" {
+        patch::kind(&parts.headers, &target.resource)?;
     }
     if matches!(verb, "update" | "patch") && info.name.is_empty() {
         return Err(Status::bad_request("name must be provided"));

@@ -63,11 +63,16 @@ impl Server {
                 | ["metrics", ..]
                 | ["openapi", "v2"]
                 | ["openapi", "v3", ..]
+        ) || matches!(
+            segments.as_slice(),
+            ["apis", group, _] if registry.group(group).is_some_and(|group| group.custom)
         );
         // The group of API services is in the aggregator's own router.
         let any_method = any_method && segments != ["apis", "apiregistration.k8s.io"];
         let counted = match segments.as_slice() {
-            ["metrics"] if parts.method != Method::DELETE => Some(self.metrics.text(&self.cluster)),
+            ["metrics"] if path == "/metrics" && parts.method != Method::DELETE => {
+                Some(self.metrics.text(&self.cluster))
+            }
             ["metrics", "slis"] if path == "/metrics/slis" => Some(health::slis(self)),
             _ => None,
         };

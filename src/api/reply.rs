@@ -193,20 +193,18 @@ pub fn go_type_of(object: &Value) -> String {
 
 /// The Go type of a resource, as named in some errors.
 pub fn go_type(resource: &Resource, list: bool) -> String {
-    let package = if resource.is_custom() {
-        "unstructured"
-    } else if resource.group.is_empty() {
-        "core"
-    } else {
-        resource.group.split('.').next().unwrap_or_default()
-    };
-    let kind = match (resource.is_custom(), list) {
-        (true, true) => "UnstructuredList",
-        (true, false) => "Unstructured",
-        (false, true) => &resource.list_kind,
-        (false, false) => &resource.kind,
-    };
-    format!("*{package}.{kind}")
+    let suffix = if list { "List" } else { "" };
+    match resource.rules.internal {
+        _ if resource.is_custom() => format!("*unstructured.Unstructured{suffix}"),
+        "" => {
+            let package = match &*resource.group {
+                "" => "core",
+                group => group.split('.').next().unwrap_or_default(),
+            };
+            format!("*{package}.{}{suffix}", resource.kind)
+        }
+        internal => format!("*{internal}{suffix}"),
+    }
 }
 
 /// Renders a list.
@@ -420,6 +418,17 @@ pub fn status(status: &Status, request: &Parts) -> Response<Body> {
             .headers_mut()
             .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
+    response
+}
+
+/// The answer to a request that its user may not make: it quotes what was asked for, so that browsers are told not to
+/// guess its type. Follows responsewriters.RespondWithError.
+pub fn refusal(status: &Status, request: &Parts) -> Response<Body> {
+    let mut response = self::status(status, request);
+    response.headers_mut().insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     response
 }
 

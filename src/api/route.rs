@@ -84,7 +84,9 @@ pub(super) fn check_verb(
     if nowhere {
         return Err(Status::no_such_resource());
     }
-    if info.old_watch && (!info.subresource.is_empty() || (unnamed && !info.path_name.is_empty())) {
+    let watches = version.verbs.iter().any(|verb| verb == "watch");
+    let is_misnamed = !info.subresource.is_empty() || (unnamed && !info.path_name.is_empty());
+    if info.old_watch && (!watches || is_misnamed) {
         return Err(Status::no_such_resource());
     }
     // Only proxies have paths behind them.
@@ -102,9 +104,6 @@ pub(super) fn check_verb(
         && !verbs.iter().any(|verb| verb == "watch")
         && verbs.iter().any(|verb| verb == "list")
     {
-        if info.old_watch {
-            return Err(Status::no_such_resource());
-        }
         warnings.extend(version.deprecation.iter().map(ToString::to_string));
         return Err(Status::verb_not_supported("watch", target.about("")));
     }

@@ -149,10 +149,13 @@ impl Server {
         user: Result<User, Status>,
         patience: Duration,
     ) -> Response<Body> {
-        let become_user = |user| self.impersonate(user, &info, &query, &mut parts.headers);
-        let user = match user.and_then(become_user) {
+        let user = match user {
             Ok(user) => user,
             Err(status) => return reply::status(&status, parts),
+        };
+        let user = match self.impersonate(user, &info, &query, &mut parts.headers) {
+            Ok(user) => user,
+            Err(status) => return reply::refusal(&status, parts),
         };
         if parts.extensions.get::<Remote>().is_none() {
             return self.permitted(parts, body, info, query, user).await;
@@ -182,7 +185,7 @@ impl Server {
         user: User,
     ) -> Response<Body> {
         if let Err(status) = check(&*self.authorizer, &user, &info.attributes(&query)) {
-            return reply::status(&status, parts);
+            return reply::refusal(&status, parts);
         }
         if !info.is_resource {
             return self.document(parts, &info);
@@ -249,7 +252,7 @@ impl Server {
         let deprecation = || target.version().deprecation.iter().map(ToString::to_string);
         if target.resource.is_custom() {
             warnings.extend(deprecation());
-            custom::check_verb(&target, &parts.method)?;
+            custom::check_verb(&target, parts)?;
         } else {
             route::check_verb(&target, &parts.method, warnings)?;
         }

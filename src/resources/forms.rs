@@ -121,11 +121,15 @@ fn in_version(mut object: Value, resource: &Resource, version: &Version) -> Valu
 }
 
 /// Whether writing the shown form of an entry would not change the store. A custom resource may be stored with another
-/// version's schema, or with one that has changed since.
+/// version's schema, or with one that has changed since; a new object of a built-in kind may be incomplete.
 pub fn is_stored_so(object: &Value, resource: &Resource, version: &Version, entry: &Entry) -> bool {
-    !resource.is_custom()
-        || is_stored_form(resource, version, entry)
-        || record::encode(resource, object).body == entry.record.body
+    match resource.is_custom() {
+        true => {
+            is_stored_form(resource, version, entry)
+                || record::encode(resource, object).body == entry.record.body
+        }
+        false => record::is_complete(&entry.record),
+    }
 }
 
 /// The object that would have been written, in the form shown by the version: the answer to a dry run.

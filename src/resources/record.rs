@@ -10,6 +10,24 @@ use super::{custom, forms};
 use crate::schema::{Value, json};
 use crate::store::{Entry, Pairs, Record};
 
+/// The `epoch` of a new object that upstream would store incomplete ([`super::Rules::completed_by_reading`]); that of all
+/// others of built-in kinds is zero.
+const INCOMPLETE: u32 = 1;
+
+/// Encodes a new object from its working form.
+pub fn encode_new(resource: &Resource, object: &Value) -> Record {
+    let mut record = encode(resource, object);
+    if (resource.rules.completed_by_reading)(object) {
+        record.epoch = INCOMPLETE;
+    }
+    record
+}
+
+/// Whether a record of a built-in kind is what upstream would store.
+pub fn is_complete(record: &Record) -> bool {
+    record.epoch != INCOMPLETE
+}
+
 /// Encodes an object from its working form, in canonical form, for the store.
 pub fn encode(resource: &Resource, object: &Value) -> Record {
     match &resource.custom {

@@ -306,6 +306,9 @@ pub struct Rules {
     /// Upstream's strategy.PrepareForCreate: resets what clients may not set (except status: the pipeline has
     /// already dropped it if the kind has a status subresource).
     pub prepare_create: fn(&mut Value, &Cx<'_>),
+    /// Whether upstream stores this new object without defaults that it gets when it is read: then its first update
+    /// writes it, even if it changes nothing.
+    pub completed_by_reading: fn(&Value) -> bool,
     /// Upstream's PrepareForUpdate for the object itself: `(new, old)`. The pipeline has already copied status from
     /// `old`.
     pub prepare_update: fn(&mut Value, &Value, &Cx<'_>),
@@ -353,6 +356,7 @@ impl Rules {
         convert: |_| Ok(()),
         effects: |_, _, _| Ok(Vec::new()),
         prepare_create: |_, _| {},
+        completed_by_reading: |_| false,
         prepare_update: |_, _, _| {},
         validate: |_, _, _, _| {},
         warnings: |_, _, _| Vec::new(),

@@ -263,11 +263,11 @@ impl Watcher {
                     return false;
                 }
             }
-            let last = self.ends.checked_sub(LAST_BOOKMARK).filter(|last| {
-                self.bookmarks
-                    && *last > Instant::now()
-                    && self.bookmarked < self.at.max(self.target.cluster.store.world().rev())
-            });
+            // Changes of other resources, which wake nobody here, are told by it, too.
+            let last = self
+                .ends
+                .checked_sub(LAST_BOOKMARK)
+                .filter(|last| self.bookmarks && *last > Instant::now());
             let wake = last.map_or(self.ends, |last| last.min(self.ends));
             let wake = if self.bookmarks {
                 wake.min(self.next_bookmark)

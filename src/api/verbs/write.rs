@@ -220,7 +220,10 @@ impl Write<'_> {
             resource: resource.prefix.clone(),
             key,
             expect,
-            put: object.map(|object| record::encode(resource, object)),
+            put: object.map(|object| match expect {
+                Expect::Absent => record::encode_new(resource, object),
+                Expect::Revision(_) => record::encode(resource, object),
+            }),
             ttl: ttl.map(|_| self.target.cluster.settings.event_ttl),
         }
     }

@@ -86,12 +86,10 @@ fn validate_status(new: At<'_>, old: At<'_>, cx: &Cx<'_>, errors: &mut Errors) {
         .as_object()
         .and_then(|members| members.get("status"));
     if let (Some(status), Some(check)) = (status, served.check.fields.get("status")) {
-        let before = old
-            .value
-            .as_object()
-            .and_then(|members| members.get("status"));
+        // One that is not there counts as null, as which it may stay.
+        let before = old.value.at("status");
         let path = Path::ROOT.field("status");
-        checked(check, status, before, path, errors);
+        checked(check, status, Some(before), path, errors);
     }
     if let Some(scale) = &served.scale {
         scale.validate_status(new.value, errors);

@@ -14,6 +14,10 @@ use crate::schema::{Object, Value};
 pub(super) const RULES: Rules = Rules {
     defaults: |object, _| set_defaults(object),
     prepare_create,
+    completed_by_reading: |job| {
+        let template = job.path(&["spec", "template", "metadata", "labels"]);
+        !job.at("spec").bool("manualSelector") && job.path(&["metadata", "labels"]) == template
+    },
     prepare_update: |job, old, _| {
         drop_scheduling(job.object_mut().object_mut("spec"), old.at("spec"));
         workloads::drop_disabled(job, old, TEMPLATE);

@@ -151,8 +151,8 @@ impl<'a> Pool<'a> {
         }
         match self.holder(ip) {
             None => self.write(ip),
-            // Left over by a write of this very service that went wrong.
-            Some(holder) if self.is_own(&holder) => Ok(None),
+            // Left over by a service of this name that is gone.
+            Some(holder) if self.is_own(&holder) && !self.is_there() => Ok(None),
             Some(_) => Err("provided IP is already allocated".to_owned()),
         }
     }
@@ -214,6 +214,13 @@ impl<'a> Pool<'a> {
     fn holder(&self, ip: IpAddr) -> Option<Arc<Entry>> {
         let key = self.held.as_ref()?.key("", &ip.to_string());
         self.cx.cluster.store.head(&key)
+    }
+
+    /// Whether there is a service of this name already.
+    fn is_there(&self) -> bool {
+        let services = self.cx.cluster.resource("", "services");
+        let key = services.map(|services| services.key(self.cx.namespace, self.name));
+        key.is_some_and(|key| self.cx.cluster.store.head(&key).is_some())
     }
 
     fn is_own(&self, holder: &Entry) -> bool {

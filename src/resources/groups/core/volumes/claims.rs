@@ -28,6 +28,8 @@ pub(in crate::resources::groups::core) const RULES: Rules = Rules {
         object.set("status", value!({"phase": "Pending"}));
         data_sources(object, None);
     },
+    // Its phase.
+    completed_by_reading: |_| true,
     prepare_update: |new, old, _| data_sources(new, Some(old)),
     validate: |object, old, cx, errors| {
         metadata::again(object, old, cx, errors);
