@@ -124,7 +124,7 @@ impl Supervisor {
     }
 }
 
-/// Waits until a run stops and cancels its `own` token then; returns whether it was told to stop.
+/// Waits until a run stops, and cancels its `own` token then. Returns whether it was to stop.
 async fn run_once(
     name: &str,
     begun: std::thread::Result<impl Future<Output = ()> + Send>,

@@ -71,7 +71,7 @@ async fn opened(ours: &mut Ours) -> Result<(Target, f64), Failure> {
     if out.read_line(&mut String::new())? == 0 {
         return Err(format!("the server ended at once: {}", ours.child.wait()?).into());
     }
-    // It may say more, to somebody who is there.
+    // It may print more, and needs a reader.
     ours.child.stdout = Some(out.into_inner());
     let kubeconfig = ours.directory.path().join("kubeconfig");
     let target = Target::open("reddwarf", &kubeconfig, vec![ours.child.id()]).await?;

@@ -1,4 +1,4 @@
-//! Reads the whole body of a request; and the body of a response that goes on for long.
+//! Reads the body of a request; and the body of a long-running response.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -49,7 +49,7 @@ where
         })
 }
 
-/// An answer's body that keeps something for as long as there is one.
+/// The body of a response that holds a value until it is dropped.
 pub(super) fn until_dropped<T: Send + Unpin + 'static>(body: Body, kept: T) -> Body {
     Keeping { body, _kept: kept }.boxed_unsync()
 }

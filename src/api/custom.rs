@@ -146,7 +146,7 @@ pub fn object(
         ))
     };
     let cannot = |cause| refused(expected.kind, cause);
-    // What is not of this kind is not decoded by its schema but in its metadata, and refused for its type later.
+    // For an object of another kind only the metadata is decoded; the kind is rejected later.
     let ours = said.starts_with(&format!("{}/", expected.group)) && kind == expected.kind;
     let decoded = match ours {
         true => decode_as(value, schema_of(&said, target), report),

@@ -1,6 +1,6 @@
 //! Maintains the status of CustomResourceDefinitions: accepts names, establishes them, and finally deletes instances.
-//! [`conditions`] decides what is next; this requests it from the API, woken by the store, so that several servers on
-//! one store agree, whichever is first.
+//! [`conditions`] decides the next step; this module requests it from the API, woken by the store, so that several
+//! servers on one store agree, whichever is first.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::store::{Change, Expect, ResourcePrefix, StoreError};
 /// The name of the task.
 pub const TASK: &str = "status of custom resource definitions";
 
-/// Does what is next for every definition until `ends` is cancelled.
+/// Takes the next steps for all definitions until `ends` is cancelled.
 pub async fn keep(server: Arc<Server>, ends: CancellationToken) {
     let look = |server: Arc<Server>| async move { while ensure(&server).await {} };
     reconcile::keep(server, ends, causes, look).await;
@@ -37,7 +37,7 @@ fn causes(server: &Server) -> Vec<ResourcePrefix> {
     std::iter::once(PREFIX.into()).chain(ending).collect()
 }
 
-/// Does what is next for every definition; returns whether something changed, so that there may be more to do.
+/// Takes the next step for every definition; returns whether something changed, so that there may be more to do.
 async fn ensure(server: &Arc<Server>) -> bool {
     let names: Vec<Key> = server
         .cluster

@@ -60,11 +60,11 @@ fn finished(tasks: &Health, task: &str) -> Result<(), String> {
 type Checks = &'static [(&'static str, Check)];
 
 const LIVE: Checks = &[
-    // Whoever is answered finds a server.
+    // If the server can respond, it works.
     ("ping", Check::Done),
-    // Lines are written as they are told; none waits in memory.
+    // Log lines are written at once and never buffered.
     ("log", Check::Done),
-    // The server asks itself without a connection, so that no certificate of its own can have expired.
+    // The server calls itself without a connection, so there is no certificate that could expire.
     ("loopback-serving-certificate", Check::Done),
     ("etcd", Check::Store),
 ];
@@ -73,11 +73,11 @@ const READY: Checks = &[
     ("log", Check::Done),
     ("etcd", Check::Store),
     ("etcd-readiness", Check::Store),
-    // Requests read the store itself: there is no cache that could be incomplete.
+    // Requests read the store directly: there is no cache that could be incomplete.
     ("informer-sync", Check::Done),
 ];
 const BEGUN: Checks = &[
-    // Plug-ins are made before the server listens, and a wrong configuration keeps it from starting.
+    // Plugins are created before the server listens, and an invalid configuration prevents the start.
     (
         "poststarthook/start-apiserver-admission-initializer",
         Check::Done,
@@ -91,9 +91,9 @@ const BEGUN: Checks = &[
         "poststarthook/priority-and-fairness-config-consumer",
         Check::Runs(stored::TASK),
     ),
-    // Limits of requests under way are kept by the requests themselves.
+    // Requests enforce the limits themselves.
     ("poststarthook/priority-and-fairness-filter", Check::Done),
-    // The store knows how many objects of a resource it has.
+    // The store counts the objects of each resource.
     (
         "poststarthook/storage-object-count-tracker-hook",
         Check::Done,
@@ -104,14 +104,14 @@ const BEGUN: Checks = &[
         "poststarthook/start-apiextensions-controllers",
         Check::Runs(definitions::TASK),
     ),
-    // No caches: definitions of the store are served from the first request on.
+    // There are no caches: stored definitions are served from the first request on.
     ("poststarthook/crd-informer-synced", Check::Done),
-    // They are made before the server listens.
+    // Created before the server listens.
     (
         "poststarthook/start-system-namespaces-controller",
         Check::Done,
     ),
-    // No request is passed on to another server.
+    // Requests are not forwarded to other servers.
     (
         "poststarthook/peer-endpoint-reconciler-controller",
         Check::Done,
@@ -137,7 +137,7 @@ const BEGUN: Checks = &[
         "poststarthook/start-service-ip-repair-controllers",
         Check::Runs(own_service::TASK),
     ),
-    // What a cluster begins with is made before the server listens: roles and bindings, classes, schemas and levels.
+    // The initial objects are created before the server listens: roles and bindings, classes, schemas and levels.
     ("poststarthook/rbac/bootstrap-roles", Check::Done),
     (
         "poststarthook/scheduling/bootstrap-system-priority-classes",
@@ -155,14 +155,14 @@ const BEGUN: Checks = &[
         "poststarthook/start-kubernetes-service-cidr-controller",
         Check::Runs(own_service::TASK),
     ),
-    // No request is passed on to the servers of API services: no certificate for them is read.
+    // Requests are not forwarded to the servers of API services, so no certificate is needed for that.
     (
         "poststarthook/aggregator-reload-proxy-client-cert",
         Check::Done,
     ),
     // No caches.
     ("poststarthook/start-kube-aggregator-informers", Check::Done),
-    // What the server itself serves is available while it answers.
+    // The server's own APIs are available while it responds.
     (
         "poststarthook/apiservice-status-local-available-controller",
         Check::Done,
@@ -183,7 +183,7 @@ const BEGUN: Checks = &[
         Check::Runs(registered::TASK),
     ),
     ("autoregister-completion", Check::Done),
-    // Documents are made when somebody asks for them.
+    // Documents are generated on demand.
     ("poststarthook/apiservice-openapi-controller", Check::Done),
     ("poststarthook/apiservice-openapiv3-controller", Check::Done),
 ];

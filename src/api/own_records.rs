@@ -1,5 +1,5 @@
-//! This server's own objects in kube-system: the authorities that it trusts, since when it tracks legacy tokens, and
-//! its lease. Follows k8s.io/kubernetes
+//! This server's own objects in kube-system: the CAs that it trusts, since when it tracks legacy tokens, and its lease.
+//! Follows k8s.io/kubernetes
 //! pkg/controlplane/controller/{clusterauthenticationtrust,legacytokentracking,apiserverleasegc} and
 //! k8s.io/component-helpers/apimachinery/lease.
 
@@ -37,7 +37,7 @@ pub struct Records {
 }
 
 impl Records {
-    /// The objects of the server on `host`; `trust` is the data of the config map with the trusted authorities.
+    /// The objects of the server on `host`; `trust` is the data of the config map with the trusted CAs.
     pub fn new(host: &str, trust: Object) -> Self {
         // Each part is preceded by its length.
         let mut named = Vec::new();
@@ -64,7 +64,7 @@ impl Records {
         self.clean(server).await;
     }
 
-    /// Renews the lease, and writes again what somebody took away, until `ends` is cancelled.
+    /// Renews the lease, and restores deleted objects, until `ends` is cancelled.
     pub async fn keep(&self, server: Arc<Server>, ends: CancellationToken) {
         let begin = tokio::time::Instant::now() + PERIOD;
         let mut periods = tokio::time::interval_at(begin, PERIOD);
@@ -196,7 +196,7 @@ fn expired(lease: &Value, now: i64) -> bool {
         && renewed.is_none_or(|renewed| renewed + spec.int("leaseDurationSeconds") < now)
 }
 
-/// Merges what several servers trust: authorities are concatenated, header names go into one list.
+/// Merges the trust of several servers: CAs are concatenated, header names are joined in one list.
 fn joined(had: &Value, own: &Object) -> Value {
     let mut data = had.as_object().cloned().unwrap_or_default();
     for (key, value) in own.iter() {

@@ -10,7 +10,7 @@ use crate::meta::Status;
 use crate::meta::errors::quoted;
 use crate::schema::{Object, json};
 
-/// An error in plain text, of which Go forbids clients to guess another type.
+/// An error in plain text, with Go's header that forbids clients to guess another type.
 fn error(code: u16, text: &str, request: &http::HeaderMap) -> Response<Body> {
     let text = text.as_bytes().to_vec();
     let mut response = reply::response(code, "text/plain; charset=utf-8", text, request);
@@ -21,7 +21,7 @@ fn error(code: u16, text: &str, request: &http::HeaderMap) -> Response<Body> {
     response
 }
 
-/// What upstream answers if too many requests are running; the client is to retry after so many seconds.
+/// Upstream's response if too many requests are running; the client may retry after so many seconds.
 pub(super) fn too_many(seconds: i64, request: &http::HeaderMap) -> Response<Body> {
     let text = "Too many requests, please try again later.\n";
     let mut response = error(429, text, request);

@@ -72,8 +72,8 @@ impl Query {
         })
     }
 
-    /// The single name that a list selects, by which it is authorized. None if any option of the list is invalid, as
-    /// upstream does.
+    /// The single name that a list selects, which is used for authorization. None if any option of the list is invalid,
+    /// as upstream.
     pub fn listed_name(&self) -> Option<String> {
         // Most lists have no field selector.
         self.get("fieldSelector")?;

@@ -213,10 +213,10 @@ fn enveloped(envelope: proto::Envelope<'_>) -> Result<Body, proto::Malformed> {
     })
 }
 
-/// Reads an envelope that is to hold a built-in kind, which is what is in one that names no type.
+/// Decodes an envelope with a built-in kind; without a type it has the expected one.
 ///
 /// # Errors
-/// As [`parse`], and 400 for an object that is broken within a sound envelope: then its kind is known.
+/// Like [`parse`], and 400 for an invalid object in a valid envelope, because its kind is known.
 fn parse_enveloped(bytes: &[u8], expected: Expected<'_>) -> Result<Body, Status> {
     let mut envelope = proto::open(bytes)
         .map_err(|error| unrecognized(bytes, expected.kind, &error.to_string()))?;
@@ -238,7 +238,7 @@ fn parse_enveloped(bytes: &[u8], expected: Expected<'_>) -> Result<Body, Status>
     enveloped(envelope).map_err(|error| Status::bad_request(format!("{beginning}: {error}")))
 }
 
-/// Decodes a body as a built-in kind, by what it says of itself.
+/// Decodes a body as the built-in kind that it declares.
 ///
 /// # Errors
 /// 400 for another kind or version, for members of a wrong type, and (strictly) for unknown or duplicate ones.

@@ -9,7 +9,8 @@ use super::server::Server;
 use crate::store::{Cursor, Interest, ResourcePrefix, Revision, StoreError};
 
 /// Calls `look`, and again after each change of the resources that `which` returns, until `ends` is cancelled or the
-/// store closes. No change is missed: the cursors exist before `look` begins, and `which` is called anew each time.
+/// store closes. No change is missed: the cursors are created before `look` begins, and `which` is called again each
+/// time.
 pub async fn keep<L>(
     server: Arc<Server>,
     ends: CancellationToken,

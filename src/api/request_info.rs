@@ -56,7 +56,7 @@ impl Info {
         matches!(&*self.verb, "get" | "list" | "watch")
     }
 
-    /// Reads a request line. A path that only looks encoded is refused before: see [`listen`](super::listen).
+    /// Parses a request line. A path that only looks encoded has been rejected before: see [`listen`](super::listen).
     pub fn of(method: &Method, path: &str, query: &Query) -> Info {
         let verb = method.as_str().to_ascii_lowercase();
         let mut info = Info {

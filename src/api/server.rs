@@ -59,13 +59,13 @@ pub struct Server {
     pub node_metrics: Option<NodeMetrics>,
     /// Generated documents.
     pub documents: Documents,
-    /// What is counted.
+    /// The server's metrics.
     pub metrics: Arc<Metrics>,
     /// Admits requests from the network by priority.
     pub flow: Flow,
     /// The state of its own tasks.
     pub tasks: Health,
-    /// Cancelled when the server is to shut down.
+    /// Cancelled on shutdown.
     pub ends: CancellationToken,
 }
 
@@ -160,7 +160,7 @@ impl Server {
         if parts.extensions.get::<Remote>().is_none() {
             return self.permitted(parts, body, info, query, user).await;
         }
-        // The body is not read before there are seats.
+        // The body is not read before the request has seats.
         let width = |most| self.flow.width(&self.cluster, &info, &query, most);
         let entry = self.flow.enter(&user, &info, patience, width).await;
         let mut response = match entry.seats {
@@ -175,7 +175,7 @@ impl Server {
         response
     }
 
-    /// Answers a request that was let in, if it may be made.
+    /// Handles an admitted request, if it is authorized.
     async fn permitted<B: Sent>(
         &self,
         parts: &mut Parts,
@@ -425,7 +425,7 @@ impl Server {
     }
 }
 
-/// The UIDs of the flow schema and the priority level by which a request was let in or refused.
+/// The response headers with the UIDs of the flow schema and the priority level.
 const FLOW_SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
 const PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 

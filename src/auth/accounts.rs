@@ -27,7 +27,7 @@ pub fn split(user: &str) -> Option<(&str, &str)> {
     .then_some((namespace, name))
 }
 
-/// The name of the service account of a namespace that a user is, without a look at whether both are names.
+/// The name of the user's service account, if it is one of this namespace. Does not check that both are valid names.
 pub fn name_in<'a>(user: &'a str, namespace: &str) -> Option<&'a str> {
     user.strip_prefix(PREFIX)?
         .strip_prefix(namespace)?

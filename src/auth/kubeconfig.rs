@@ -38,23 +38,24 @@ users:
     )
 }
 
-/// How the kubeconfig of a node leads to its API server.
+/// The API server for a node's kubeconfig.
 pub struct Cluster<'a> {
     /// `https://192.0.2.1:6443`
     pub url: &'a str,
-    /// The authorities that vouch for the server, PEM; those of the host where there are none.
+    /// The CAs of the server, PEM; the host's CAs if `None`.
     pub authorities: Option<&'a str>,
-    /// Whether any server is trusted.
+    /// Whether to accept any server certificate.
     pub insecure: bool,
-    /// The name that the server's certificate is to have, if not that in the URL.
+    /// The expected name in the server's certificate, if not the one in the URL.
     pub server_name: Option<&'a str>,
-    /// The proxy that leads there.
+    /// The proxy to use.
     pub proxy: Option<&'a str>,
 }
 
-/// The text of a kubeconfig whose user is who the certificate and key in a file are of. As upstream's nodes write it.
+/// The text of a kubeconfig with the client certificate and key in the file `identity`, in the form that the kubelet
+/// writes.
 pub fn with_file(cluster: &Cluster<'_>, identity: &str) -> String {
-    // A JSON string is one of YAML.
+    // Every JSON string is a YAML string.
     let quote = |text: &str| serde_json::Value::from(text).to_string();
     let line = |key: &str, value: &str| format!("    {key}: {value}\n");
     let mut lines = String::new();

@@ -38,7 +38,7 @@ pub enum RuntimeName {
     Simulated,
 }
 
-/// What only an API server in this process takes: all of `serve` but where it keeps things.
+/// The flags that only apply to an API server in this process: all flags of `serve` except the data directory's.
 pub(super) const SERVERS: [&str; 35] = [
     "bind_address",
     "secure_port",
@@ -131,7 +131,7 @@ pub struct Arguments {
     pub(super) serve: serve::Arguments,
     #[command(flatten)]
     pub(super) join: JoinFlags,
-    /// How pods are run; by default what this host can: `linux` or `illumos` for root there, else `simulated`.
+    /// How pods are run; by default `linux` or `illumos` for root on these systems, otherwise `simulated`.
     #[arg(long)]
     pub(super) runtime: Option<RuntimeName>,
     /// Run this many simulated nodes instead of a node for this host.
@@ -176,8 +176,8 @@ pub struct Arguments {
     /// Registries (HOST:PORT) to contact over plain HTTP.
     #[arg(long, value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub(super) insecure_registry: Vec<String>,
-    /// Of a node that joins: whose client certificates the node's own API takes, a PEM file; by default the authority in its
-    /// kubeconfig.
+    /// For joined nodes: a PEM file with the CAs whose client certificates the node's API accepts; by default the CA in
+    /// the node's kubeconfig.
     #[arg(long = "kubelet-client-ca-file", requires = "joins")]
     pub(super) client_ca: Option<PathBuf>,
     /// The port of the node's own API; 0 picks a free one.
@@ -200,7 +200,7 @@ pub enum AgentError {
     /// A storage flag is invalid.
     #[error(transparent)]
     Storage(#[from] ConfigError),
-    /// The API server that is to be joined.
+    /// The API server cannot be joined.
     #[error(transparent)]
     Join(#[from] JoinError),
     /// Something this host cannot do.
@@ -277,7 +277,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
                 data: &data,
                 names: &plan.names,
             };
-            // Whoever is told to end while it waits for its certificate ends.
+            // A signal also ends the agent while it waits for its certificate.
             let early = serve::ended()?;
             let joined = tokio::select! {
                 joined = joining.join() => joined?,
@@ -296,8 +296,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
             serve::ended()?.await;
             let again = serve::ended()?;
             ends.cancel();
-            // Unfinished work is found again at the next start: nobody has to wait for an API server that does not
-            // answer.
+            // Unfinished work is found again at the next start, so do not wait for an API server that does not respond.
             tokio::select! {
                 _ = running => {}
                 () = again => {}
@@ -308,7 +307,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), AgentError> {
     }
 }
 
-/// How long unfinished work may take after the agent is told to end.
+/// How long unfinished work may take after a signal.
 const PARTING: Duration = Duration::from_secs(5);
 fn plan(arguments: Arguments) -> Result<Plan, AgentError> {
     let root = rustix::process::geteuid().is_root();

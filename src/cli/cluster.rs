@@ -27,7 +27,7 @@ pub(super) struct Cluster {
     pub recorder: Recorder,
     /// A client that may see all nodes.
     pub observer: kube::Client,
-    /// Caches of services, endpoint slices and nodes. Each is watched only once somebody asks for it.
+    /// Caches of services, endpoint slices and nodes. Each is watched only when it is first requested.
     informers: Informers,
     /// Where the API server in this process listens, if zones can be led to that address.
     pub api_server: Option<SocketAddrV4>,

@@ -1,9 +1,10 @@
-//! What a host that is to join knows of an API server by its address, a token and the hash of its authority's key. Follows
-//! k8s.io/kubernetes/cmd/kubeadm/app/{discovery/token,util/pubkeypin}.
+//! Discovery: learns and verifies the CA of an API server, given its address and the hash of the CA's public key.
+//! Follows k8s.io/kubernetes/cmd/kubeadm/app/{discovery/token,util/pubkeypin}.
 //!
-//! Anybody may read which authorities a cluster has (the ConfigMap `cluster-info`), and anybody may pretend to be its server:
-//! only authorities are believed whose keys have a hash that was typed, and the token is shown to nobody but a server that
-//! such an authority vouches for. So nothing signs the ConfigMap here, as kubeadm has it done for those who join without a hash.
+//! Anonymous clients may read the cluster's CAs (the ConfigMap `cluster-info`), and anyone could answer in the server's
+//! place. So only CAs whose public key has one of the given hashes are trusted, and the token is sent only to a server
+//! whose certificate such a CA issued. Therefore the ConfigMap needs no signature, which kubeadm adds for joining
+//! without a hash.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -20,22 +21,22 @@ use crate::auth::pki::key_hash;
 use crate::client::errors::text;
 use crate::meta::pem;
 
-/// Where it is.
+/// The namespace of the ConfigMap.
 pub(super) const NAMESPACE: &str = "kube-public";
-/// The ConfigMap.
+/// The name of the ConfigMap.
 pub(super) const NAME: &str = "cluster-info";
-/// Its key that holds a kubeconfig without users.
+/// Its key with a kubeconfig without users.
 pub(super) const KEY: &str = "kubeconfig";
 
-/// How long a server may take to come up.
+/// How long to wait for a server that does not answer.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long one that is not there is left alone.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Why a server is not known.
+/// Why discovery failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoverError {
-    /// It does not answer.
+    /// The server does not answer.
     #[error("the API server {url} does not answer: {why}")]
     Silent {
         /// Its URL.
@@ -43,17 +44,17 @@ pub enum DiscoverError {
         /// What happened.
         why: String,
     },
-    /// It does not tell.
+    /// The server does not return the ConfigMap.
     #[error(
         "the API server {url} does not tell of its authorities ({why}): run `reddwarf token create` on its host and type the line that it prints, or use --bootstrap-kubeconfig"
     )]
     Untold {
         /// Its URL.
         url: String,
-        /// What it said.
+        /// The server's answer, or what is wrong with the ConfigMap.
         why: String,
     },
-    /// None of its authorities is one that was named.
+    /// None of its CAs has one of the given hashes.
     #[error(
         "no authority of the API server {url} has a key of --ca-cert-hash (they have: {}): it is another server than that of the token, or somebody pretends to be it",
         seen.join(", ")
@@ -61,25 +62,25 @@ pub enum DiscoverError {
     Stranger {
         /// Its URL.
         url: String,
-        /// Their hashes.
+        /// The hashes of its CAs.
         seen: Vec<String>,
     },
-    /// It is not who it should be.
+    /// No trusted CA issued the server's certificate.
     #[error(
         "the API server {url} cannot prove by its certificate that it is this: {why}; its certificate has to be for the name or address in the URL"
     )]
     Unproved {
         /// Its URL.
         url: String,
-        /// What TLS says.
+        /// The error of TLS.
         why: String,
     },
 }
 
-/// The hash of an authority's key: `sha256:` and 64 hexadecimal digits, as kubeadm prints it.
+/// Parses the hash of a CA's public key: `sha256:` and 64 hexadecimal digits, as kubeadm prints it.
 ///
 /// # Errors
-/// It is none.
+/// The text has another form.
 pub(super) fn hash(text: &str) -> Result<String, String> {
     let lower = text.to_ascii_lowercase();
     let digits = lower.strip_prefix("sha256:").unwrap_or_default();
@@ -89,10 +90,10 @@ pub(super) fn hash(text: &str) -> Result<String, String> {
     }
 }
 
-/// The authorities, PEM, that a ConfigMap tells and that have one of these hashes.
+/// The CAs in the data of the ConfigMap whose public keys have one of `hashes`, as PEM.
 ///
 /// # Errors
-/// What it tells is nothing, with why; or the hashes of what it tells, of which none is wanted.
+/// If there are none: the hashes of all CAs in it, or why it cannot be read.
 fn pinned(
     data: &BTreeMap<String, String>,
     hashes: &[String],
@@ -125,8 +126,8 @@ fn pinned(
     }
 }
 
-/// The authorities of the API server at `url`, PEM, as far as their keys have one of `hashes`; and it was seen that one of
-/// them vouches for the server. Nothing secret is sent.
+/// The CAs of the API server at `url` whose public keys have one of `hashes`, as PEM, after verifying that one of them
+/// issued the server's certificate. Sends nothing secret.
 ///
 /// # Errors
 /// [`DiscoverError`]
@@ -188,7 +189,7 @@ async fn info(config: &kube::Config) -> kube::Result<v1::ConfigMap> {
         .await
 }
 
-/// An error with what it came of: TLS says what is wrong at the end.
+/// The text of an error with its sources: the reason of a TLS failure is in the last one.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut said = error.to_string();
     let mut source = error.source();
@@ -229,7 +230,7 @@ mod tests {
         let count = |pem: String| pem::blocks(&pem).len();
         for (told, hashes, expected) in [
             (map(own.ca_pem()), vec![good.clone()], Ok(1)),
-            // Nobody slips one of his own in.
+            // Other CAs beside the pinned one are ignored.
             (map(&both), vec![good.clone()], Ok(1)),
             (map(&both), vec![bad.clone(), good.clone()], Ok(2)),
             (

@@ -14,7 +14,7 @@ use crate::zone::illumos::Brand;
 /// or go by a service, are in one table of the host.
 const SESSIONS: u64 = 200_000;
 
-/// The flags of `doctor`: those with which the agent is to be started.
+/// The flags of `doctor`: those to start the agent with.
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(flatten)]

@@ -25,7 +25,7 @@ pub struct Arguments {
     /// Accept bootstrap tokens (secrets in kube-system), with which nodes join.
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     enable_bootstrap_token_auth: bool,
-    /// A PEM file with authorities whose client certificates are accepted, besides this server's own authority.
+    /// A PEM file with CAs whose client certificates are accepted, in addition to this server's own CA.
     #[arg(long)]
     client_ca_file: Option<PathBuf>,
     /// A file with lines TOKEN,USER,UID,"GROUP,GROUP".
@@ -53,7 +53,7 @@ pub struct Arguments {
     /// The URL of the issuer's public keys, if it is not this server.
     #[arg(long)]
     service_account_jwks_uri: Option<String>,
-    /// A PEM file with authorities of proxies that authenticate users.
+    /// A PEM file with the CAs of proxies that authenticate users.
     #[arg(long)]
     requestheader_client_ca_file: Option<PathBuf>,
     /// Common names that the certificates of such proxies may have; by default any.
@@ -214,7 +214,7 @@ impl Arguments {
         })
     }
 
-    /// The data of the config map `extension-apiserver-authentication`: the authorities that this server trusts.
+    /// The data of the config map `extension-apiserver-authentication`: the CAs that this server trusts.
     ///
     /// # Errors
     /// [`IdentityError`] if a file that a flag names is unusable.

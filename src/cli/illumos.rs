@@ -22,7 +22,7 @@ use crate::zone::illumos::{Brand, IllumosRuntime, Patience, Settings, sandbox};
 pub const POOL: &str = "rpool/reddwarf";
 /// What `uname -r` says in lx zones.
 pub const KERNEL_VERSION: &str = "5.10.0";
-/// Quota of a zone's own root, in bytes; containers have roots of their own.
+/// The quota of a zone's own root, in bytes. Containers have separate roots.
 pub const SANDBOX_QUOTA: u64 = 256 << 20;
 
 /// Flags of an illumos host.

@@ -1,5 +1,5 @@
-//! Joining the API server of another host: by a kubeconfig, or by credentials that are only good for asking for those of a
-//! node. Follows k8s.io/kubernetes/cmd/kubelet/app/server.go (buildKubeletClientConfig) and
+//! Joining the API server of another host: with a kubeconfig, or by requesting a node's client certificate with
+//! bootstrap credentials. Follows k8s.io/kubernetes/cmd/kubelet/app/server.go (buildKubeletClientConfig) and
 //! pkg/kubelet/certificate/bootstrap.
 
 mod error;
@@ -35,20 +35,20 @@ use crate::supervise::Task;
 
 pub use self::error::JoinError;
 
-/// The flags of who joins; names and meanings are kubelet's where it has them, else kubeadm's.
+/// The flags for joining; named as in the kubelet, or else as in kubeadm.
 #[derive(clap::Args)]
 #[group(id = "joins", multiple = true)]
 pub(super) struct JoinFlags {
-    /// Join the API server of this kubeconfig instead of running one. With --bootstrap-kubeconfig or --server: where the
-    /// kubeconfig of this node is written (kubelet.conf in the data directory unless given).
+    /// Use the API server of this kubeconfig instead of running one. With --bootstrap-kubeconfig or --server: where to
+    /// write the node's kubeconfig (default: kubelet.conf in the data directory).
     #[arg(long, conflicts_with_all = SERVERS)]
     pub kubeconfig: Option<PathBuf>,
-    /// Join by this kubeconfig, whose user may ask for the certificate of a node. It is used only as long as the one of
-    /// --kubeconfig is not there, cannot be used, or has a certificate that is valid no longer.
+    /// Request the node's client certificate with this kubeconfig. Used only if the file given by --kubeconfig does not
+    /// exist, is unusable, or has an expired certificate.
     #[arg(long, conflicts_with_all = SERVERS)]
     pub bootstrap_kubeconfig: Option<PathBuf>,
-    /// Join this API server (https://HOST:PORT) by a token; `reddwarf token create` on its host prints the line to type.
-    /// Used only as long as --bootstrap-kubeconfig would be.
+    /// Join the API server at https://HOST:PORT with a token; `reddwarf token create` on its host prints the command
+    /// line. Used under the same conditions as --bootstrap-kubeconfig.
     #[arg(long, conflicts_with_all = SERVERS, conflicts_with = "bootstrap_kubeconfig", value_parser = server, requires_all = ["join_token", "ca_cert_hash"])]
     pub server: Option<http::Uri>,
     /// The token to join by. Everybody on this host sees the command line; --token-file keeps it from them.
@@ -57,20 +57,20 @@ pub(super) struct JoinFlags {
     /// The file with the token to join by, read whenever it is needed.
     #[arg(long, group = "join_token", requires = "server")]
     pub token_file: Option<PathBuf>,
-    /// The hash of the key of the API server's authority; several, if it is one of them.
+    /// The hash of the public key of the API server's CA (sha256:...); if several are given, one has to match.
     #[arg(long, requires = "server", value_delimiter = ',', value_parser = discover::hash)]
     pub ca_cert_hash: Vec<String>,
-    /// Whether the client certificate of a node that joined is renewed before it ends.
+    /// Whether to renew the client certificate of a node that joined before it expires.
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub rotate_certificates: bool,
-    /// Whether a node that joined asks the cluster's signer for the certificate that it serves with. Somebody has to approve
-    /// that (kubectl certificate approve); until then only the node itself vouches for it.
+    /// Whether a node that joined requests its serving certificate from the cluster's signer. Requests have to be
+    /// approved (kubectl certificate approve); until then the node's certificate is self-signed.
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub rotate_server_certificates: bool,
 }
 
 impl JoinFlags {
-    /// Whether another API server is joined.
+    /// Whether to join another API server.
     pub(super) fn joins(&self) -> bool {
         self.kubeconfig.is_some() || self.bootstraps()
     }
@@ -80,7 +80,7 @@ impl JoinFlags {
     }
 }
 
-/// The URL of an API server; HOST:PORT is one, too, as of kubeadm.
+/// Parses the URL of an API server; HOST:PORT is accepted as in kubeadm.
 pub(super) fn server(text: &str) -> Result<http::Uri, String> {
     let whole = match text.contains("://") {
         true => text.to_owned(),
@@ -93,7 +93,7 @@ pub(super) fn server(text: &str) -> Result<http::Uri, String> {
     }
 }
 
-/// A bootstrap token.
+/// Checks the form of a bootstrap token.
 pub(super) fn token(text: &str) -> Result<String, String> {
     match bootstrap::parts(text) {
         Some(_) => Ok(text.to_owned()),
@@ -101,33 +101,33 @@ pub(super) fn token(text: &str) -> Result<String, String> {
     }
 }
 
-/// An API server that was joined.
+/// The connection to an API server that was joined.
 pub(super) struct Joined {
-    /// The way to it, with the credentials of the moment.
+    /// Uses the node's current credentials.
     pub client: kube::Client,
-    /// Its authorities.
+    /// The server's CAs.
     pub authority: Vec<Vec<u8>>,
-    /// The kubeconfig of the node.
+    /// The path of the node's kubeconfig.
     pub kubeconfig: PathBuf,
-    /// The directory of certificates.
+    /// The directory of the node's certificates.
     directory: PathBuf,
     node: Option<String>,
     rotates_serving: bool,
     renewal: Option<Arc<Renewal>>,
 }
 
-/// What joins.
+/// The parameters of joining.
 pub(super) struct Joining<'a> {
     /// The flags.
     pub flags: &'a JoinFlags,
-    /// The agent's directory.
+    /// The agent's data directory.
     pub data: &'a Path,
-    /// The nodes that it runs.
+    /// The names of its nodes.
     pub names: &'a [String],
 }
 
 impl Joining<'_> {
-    /// Joins: by the kubeconfig, or by asking for the certificate that goes into it.
+    /// Joins with the kubeconfig, or by requesting the certificate for it.
     ///
     /// # Errors
     /// [`JoinError`]
@@ -176,7 +176,7 @@ impl Joining<'_> {
         self.joined(path, config, pair, bootstrap)
     }
 
-    /// What there is once there is a kubeconfig.
+    /// The connection that a kubeconfig gives.
     fn joined(
         &self,
         kubeconfig: PathBuf,
@@ -194,7 +194,7 @@ impl Joining<'_> {
             [node] => Some(node.clone()),
             _ => None,
         };
-        // Credentials that are not this node's are somebody else's to renew.
+        // Only the node's own credentials are renewed here.
         let own = node.as_ref().zip(pair).filter(|(node, pair)| {
             self.flags.rotate_certificates && pair.subject == certificates::subject(node)
         });
@@ -211,7 +211,7 @@ impl Joining<'_> {
         };
         let store = Store::open(&directory, Purpose::Client)?;
         let kept = kept(&store, &authority, &certificates::client(name.as_str()))?;
-        // The one that was renewed last; an operator may have given a newer one since.
+        // Use the last renewed certificate, unless the operator has provided a newer one since.
         let kept = kept.filter(|kept| kept.not_after >= given.not_after);
         let way = match &kept {
             Some(_) => by_file(&config, &store),
@@ -237,7 +237,8 @@ impl Joining<'_> {
         })
     }
 
-    /// Asks for the node's certificate, and writes the kubeconfig that names it. Returns the way by which was asked.
+    /// Requests the node's certificate and writes the kubeconfig that refers to it. Returns the configuration that was
+    /// used for the request.
     async fn bootstrap(&self, path: &Path) -> Result<kube::Config, JoinError> {
         let [node] = self.names else {
             return Err(JoinError::Many);
@@ -246,7 +247,7 @@ impl Joining<'_> {
         let store = Store::open(&self.data.join("pki"), Purpose::Client)?;
         let wanted = certificates::client(node);
         let authority = config.root_cert.clone().unwrap_or_default();
-        // The agent may have been killed between the certificate and the kubeconfig.
+        // The agent may have been killed after storing the certificate and before writing the kubeconfig.
         if kept(&store, &authority, &wanted)?.is_none() {
             let failed = |cause: kube::Error| JoinError::Kubeconfig {
                 path: path.to_owned(),
@@ -270,7 +271,7 @@ impl Joining<'_> {
         Ok(config)
     }
 
-    /// The way by which a certificate is asked for.
+    /// The configuration for requesting a certificate.
     async fn asking(&self) -> Result<kube::Config, JoinError> {
         let flags = self.flags;
         if let Some(path) = &flags.bootstrap_kubeconfig {
@@ -314,7 +315,7 @@ fn read_token(path: &Path) -> Result<String, JoinError> {
     })
 }
 
-/// Writes the kubeconfig that names the file with the node's certificate and key.
+/// Writes a kubeconfig that refers to the file `identity` with the node's certificate and key.
 fn write(path: &Path, config: &kube::Config, identity: &Path) -> std::io::Result<()> {
     let authorities: Option<String> = config.root_cert.as_ref().map(|all| {
         let texts = all.iter().map(|one| pem::text("CERTIFICATE", one));
@@ -333,16 +334,16 @@ fn write(path: &Path, config: &kube::Config, identity: &Path) -> std::io::Result
     private::write_whole(path, text.as_bytes())
 }
 
-/// How long an API server that does not answer is asked again, as upstream does.
+/// How long to wait for an API server that does not answer; as upstream.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// A URL as it is typed.
+/// A URL as users write it.
 pub(super) fn named(url: &http::Uri) -> String {
     url.to_string().trim_end_matches('/').to_owned()
 }
 
-/// Waits until the API server answers anything.
+/// Waits until the API server gives any answer.
 async fn answers(client: &kube::Client, url: &str) -> Result<(), JoinError> {
     let begun = std::time::Instant::now();
     loop {

@@ -39,9 +39,9 @@ enum Command {
     /// Run this host as a node, with the API server in the same process.
     #[command(alias = "node")]
     Agent(Box<agent::Arguments>),
-    /// Make tokens by which other hosts join.
+    /// Create tokens with which other hosts join.
     Token(token::Arguments),
-    /// Make the file of a store smaller while no server runs on it.
+    /// Shrink the file of a store while no server uses it.
     Store(store::Arguments),
     /// Load, pull, list and remove the images of this host.
     Image(image::Arguments),

@@ -87,7 +87,7 @@ impl Nodes {
         )
     }
 
-    /// Runs them, and what is to be done beside them, until `ends` is cancelled.
+    /// Runs the nodes, and the tasks `beside` them, until `ends` is cancelled.
     pub(super) async fn run(
         self,
         clients: Clients,

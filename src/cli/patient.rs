@@ -1,4 +1,4 @@
-//! Clients of an API server that may be out of reach.
+//! Clients with timeouts, for API servers that may be unreachable.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-/// How long an answer of an API server may take to begin. Watches begin at once, too.
+/// The timeout for the start of a response. Watches respond at once, too.
 const ANSWER: Duration = Duration::from_secs(30);
-/// How long a connection may be silent: longer than any watch is asked to be.
+/// The timeout of a silent connection: longer than the longest watch.
 const SILENCE: Duration = Duration::from_secs(330);
 
-/// A client that does not wait for ever for who does not answer.
+/// A client that gives up on requests without an answer.
 pub(super) fn patient(mut config: kube::Config) -> kube::Result<kube::Client> {
     config.connect_timeout = Some(ANSWER);
     config.write_timeout = Some(ANSWER);
@@ -25,7 +25,7 @@ pub(super) fn patient(mut config: kube::Config) -> kube::Result<kube::Client> {
         .build())
 }
 
-/// A service whose answers have to begin in time.
+/// A service with a timeout for the start of responses.
 #[derive(Clone)]
 struct Answering<S> {
     inner: S,

@@ -1,5 +1,5 @@
-//! `reddwarf token create`: a token by which other hosts join, and the line to type there. Follows
-//! k8s.io/kubernetes/cmd/kubeadm/app/{cmd/token.go,phases/bootstraptoken,apis/bootstraptoken/v1}.
+//! `reddwarf token create`: creates a token with which other hosts join, and prints the command line to use there.
+//! Follows k8s.io/kubernetes/cmd/kubeadm/app/{cmd/token.go,phases/bootstraptoken,apis/bootstraptoken/v1}.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,13 +24,13 @@ use crate::meta::{pem, time};
 use crate::node::ranges::{self, Ranged};
 use crate::schema::check::formats::go_duration;
 
-/// The group of nodes' tokens, to which kubeadm gives the right to ask for certificates and to have them approved.
+/// The group of nodes' tokens, which kubeadm allows to request certificates that are approved automatically.
 const GROUP: &str = "system:bootstrappers:kubeadm:default-node-token";
 
 /// The role of nodes that keep volumes, and its binding.
 const KEEPERS: &str = "nodes-keep-their-volumes";
 
-/// What `token` takes.
+/// The arguments of `token`.
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -39,36 +39,36 @@ pub struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Make a token, and print the line by which another host joins with it. The first time, make also what a cluster needs
-    /// for that: rights of tokens and nodes, and the ConfigMap kube-public/cluster-info.
+    /// Create a bootstrap token, and print the command line for joining with it. On first use, also create what joining
+    /// requires: the permissions of tokens and nodes, and the ConfigMap kube-public/cluster-info.
     Create(Create),
 }
 
 #[derive(clap::Args)]
 struct Create {
-    /// The token, abcdef.0123456789abcdef; a random one unless given.
+    /// The token (abcdef.0123456789abcdef); random by default.
     #[arg(value_parser = token)]
     token: Option<String>,
-    /// The administrator's kubeconfig; kubeconfig in the data directory unless given.
+    /// The administrator's kubeconfig; by default the one in the data directory.
     #[arg(long, env = "KUBECONFIG")]
     kubeconfig: Option<PathBuf>,
     /// The data directory of the server.
     #[arg(long, default_value = "reddwarf-data")]
     data_dir: PathBuf,
-    /// How long the token is good (1h30m); 0 for ever.
+    /// The token's lifetime (1h30m); 0 for no expiry.
     #[arg(long, value_parser = ttl, default_value = "24h")]
     ttl: i64,
     /// What the token may be used for.
     #[arg(long, value_delimiter = ',', value_parser = ["signing", "authentication"], default_values_t = ["signing".to_owned(), "authentication".to_owned()])]
     usages: Vec<String>,
-    /// The groups of who comes with the token, system:bootstrappers:...
+    /// The groups of clients that authenticate with the token (system:bootstrappers:...).
     #[arg(long, value_delimiter = ',', value_parser = group, default_values_t = [GROUP.to_owned()])]
     groups: Vec<String>,
-    /// What the token is for, for who finds it.
+    /// A description of the token's purpose.
     #[arg(long)]
     description: Option<String>,
-    /// How other hosts reach the API server; by its address in the kubeconfig or, where that is this host's own, in the
-    /// service kubernetes, unless given.
+    /// The URL at which other hosts reach the API server. By default the one in the kubeconfig or, if that is a
+    /// loopback address, the address of the service kubernetes' endpoint.
     #[arg(long, value_parser = join::server)]
     server: Option<http::Uri>,
 }
@@ -77,7 +77,7 @@ fn token(text: &str) -> Result<String, String> {
     join::token(text)
 }
 
-/// Seconds of a duration.
+/// Parses a duration into seconds.
 fn ttl(text: &str) -> Result<i64, String> {
     go_duration(text)
         .map(|nanos| nanos / 1_000_000_000)
@@ -95,20 +95,20 @@ fn group(text: &str) -> Result<String, String> {
 /// Runs the command.
 ///
 /// # Errors
-/// A text that says what cannot be done, why, and what to do.
+/// What failed, why, and what to do.
 pub fn run(arguments: Arguments) -> Result<(), String> {
     let Command::Create(create) = arguments.command;
     super::serve::blocking(create.run()).map_err(|error| error.to_string())?
 }
 
-/// A token: id and secret, of small letters and digits.
+/// A random token: id and secret, of lower-case letters and digits.
 fn random_token() -> String {
     const SIGNS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
     let mut signs = String::new();
     while signs.len() < 22 {
         let mut bytes = [0; 32];
         crate::meta::names::random(&mut bytes);
-        // Each sign is as likely as any other.
+        // Rejecting the largest values makes every character equally likely.
         let fair = bytes.iter().filter(|byte| **byte < 252);
         let fair = fair.map(|byte| char::from(SIGNS[usize::from(byte % 36)]));
         signs.extend(fair.take(22 - signs.len()));
@@ -117,7 +117,7 @@ fn random_token() -> String {
 }
 
 impl Create {
-    /// The secret of a token that is made at `now`, as kubeadm writes it.
+    /// The secret of a token created at `now`, like kubeadm's.
     fn secret(&self, id: &str, secret: &str, now: i64) -> Secret {
         let mut data = BTreeMap::from([
             ("token-id".to_owned(), id.to_owned()),
@@ -200,7 +200,7 @@ impl Create {
     }
 }
 
-/// The line to type on the host that is to join.
+/// The command line for the host that is to join.
 fn line(url: &http::Uri, token: &str, hashes: &[String], range: Option<&str>) -> String {
     let url = join::named(url);
     let range = range.map_or_else(String::new, |range| format!(" --pod-cidr {range}"));
@@ -210,7 +210,7 @@ fn line(url: &http::Uri, token: &str, hashes: &[String], range: Option<&str>) ->
     )
 }
 
-/// How other hosts reach the API server that this one reaches by `known`.
+/// The URL at which other hosts reach the API server that this one reaches at `known`.
 async fn outside(client: &kube::Client, known: &http::Uri) -> Result<http::Uri, String> {
     let is_own = |host: &str| {
         let address: Option<std::net::IpAddr> = host.trim_matches(['[', ']']).parse().ok();
@@ -235,8 +235,8 @@ async fn outside(client: &kube::Client, known: &http::Uri) -> Result<http::Uri, 
     })
 }
 
-/// Makes what a cluster needs for others to join, unless it was made before: what an administrator took away since stays
-/// away. What `cluster-info` tells of authorities is kept true.
+/// Creates the objects that joining requires, unless that was done before: what an administrator has deleted since is
+/// not created again. Keeps the CAs in `cluster-info` up to date.
 async fn prepare(
     client: &kube::Client,
     url: &http::Uri,
@@ -252,7 +252,7 @@ async fn prepare(
     };
     let Some(mut found) = found else {
         rights(client).await?;
-        // Last, for it says that all else is there.
+        // Created last, because its existence means that the other objects exist.
         let mut map = ConfigMap::default();
         map.metadata.name = Some(NAME.to_owned());
         map.data = Some(BTreeMap::from([(KEY.to_owned(), wanted)]));
@@ -270,7 +270,7 @@ async fn prepare(
     Ok(())
 }
 
-/// Whether a kubeconfig tells of these authorities.
+/// Whether a kubeconfig contains these CAs.
 fn tells(kubeconfig: &str, authorities: &[Vec<u8>]) -> bool {
     use base64::Engine as _;
     let Ok(config) = Kubeconfig::from_yaml(kubeconfig) else {
@@ -289,7 +289,7 @@ fn tells(kubeconfig: &str, authorities: &[Vec<u8>]) -> bool {
     authorities.iter().all(|one| told.contains(one))
 }
 
-/// The kubeconfig without users that anybody may see.
+/// A kubeconfig without users, for anonymous clients.
 fn cluster_info(url: &http::Uri, authorities: &str) -> String {
     use base64::Engine as _;
     let data = base64::engine::general_purpose::STANDARD.encode(authorities);
@@ -359,7 +359,7 @@ async fn rights(client: &kube::Client) -> kube::Result<()> {
     .await
 }
 
-/// Makes an object, unless there is one of its name.
+/// Creates an object unless it exists.
 async fn make<K>(api: Api<K>, object: serde_json::Value) -> kube::Result<()>
 where
     K: serde::Serialize + DeserializeOwned + Clone + std::fmt::Debug,

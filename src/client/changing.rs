@@ -1,7 +1,8 @@
-//! A client whose credentials change while others hold it. Follows k8s.io/kubernetes/pkg/kubelet/certificate/transport.go.
+//! A client whose credentials can be replaced while others use it. Follows
+//! k8s.io/kubernetes/pkg/kubelet/certificate/transport.go.
 //!
-//! Upstream closes all connections when there is a new certificate. Here new requests take new connections, and what is
-//! under way on the old ones ends by itself: the API server asks each watch to end after some minutes.
+//! Upstream closes all connections when there is a new certificate. Here new requests use new connections, and requests
+//! on old ones end by themselves: watches have a timeout of some minutes.
 
 use std::sync::Arc;
 
@@ -9,24 +10,24 @@ use arc_swap::ArcSwap;
 use http::Request;
 use kube::client::Body;
 
-/// The way to an API server, as it is at the moment. Clones are the same.
+/// The current client of an API server. Clones share it.
 #[derive(Clone)]
 pub struct Changing(Arc<ArcSwap<kube::Client>>);
 
 impl Changing {
-    /// Requests go by `client` until it is replaced.
+    /// Starts with `client`.
     pub fn new(client: kube::Client) -> Self {
         Changing(Arc::new(ArcSwap::from_pointee(client)))
     }
 
-    /// Requests that are made from now on go by `client`.
+    /// Uses `client` for new requests.
     pub fn replace(&self, client: kube::Client) {
         self.0.store(Arc::new(client));
     }
 
-    /// A client that always goes by the one of the moment.
+    /// A client that always uses the current one.
     ///
-    /// Must be called on a runtime.
+    /// Must be called within a runtime.
     pub fn client(&self) -> kube::Client {
         let current = self.0.clone();
         let service = tower::service_fn(move |request: Request<Body>| {

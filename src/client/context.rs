@@ -1,4 +1,4 @@
-//! What every program that works on the cluster gets to work with.
+//! The context of every program that works on the cluster.
 
 use std::fmt::{Debug, Display};
 use std::future::Future;
@@ -33,14 +33,15 @@ impl Context {
         self.events.recorder(self.client.clone(), component)
     }
 
-    /// Resolves when every cache that this run asked for is complete, or the run ends: see
+    /// Resolves when all caches requested by this run are complete, or the run ends: see
     /// [`Informers::synced`](informer::Informers::synced).
     pub async fn synced(&self) {
         self.informers.synced().await;
     }
 
-    /// Looks at the keys of a queue, up to `workers` at once, until the run ends. It begins when every cache that the run
-    /// asked for is complete: what is decided on half of what there is may delete the other half. See [`Queue::work`].
+    /// Processes the keys of a queue, up to `workers` at once, until the run ends. It waits until all caches requested
+    /// by this run are complete: a decision based on half of the objects might delete the other half. See
+    /// [`Queue::work`].
     pub async fn work<K, F, E>(
         &self,
         queue: &Queue<K>,
@@ -55,8 +56,7 @@ impl Context {
         queue.work(workers, &self.ends, look).await;
     }
 
-    /// For what is done now and then every `period`. Resolves when every cache that the run asked for is complete, as
-    /// [`Context::work`] begins then.
+    /// A timer for periodic work. Resolves when all caches requested by this run are complete, like [`Context::work`].
     pub async fn ticks(&self, period: Duration) -> Ticks {
         self.synced().await;
         let mut ticks = interval(period);
@@ -84,14 +84,14 @@ impl Context {
     }
 }
 
-/// The moments at which a run does something: see [`Context::ticks`].
+/// The ticks of a run's timer: see [`Context::ticks`].
 pub struct Ticks {
     ticks: Interval,
     ends: CancellationToken,
 }
 
 impl Ticks {
-    /// Resolves at the next moment, with true; when the run ends, with false. Cancel-safe.
+    /// Returns true at the next tick, and false when the run ends. Cancel-safe.
     pub async fn next(&mut self) -> bool {
         tokio::select! {
             biased;
@@ -106,11 +106,11 @@ impl Ticks {
 pub struct Settings {
     /// The root certificates that clients in the cluster trust, in PEM.
     pub root_ca: String,
-    /// Signs certificates; None if nobody does.
+    /// Signs certificates, if available.
     pub pki: Option<Arc<crate::auth::pki::Pki>>,
-    /// How long certificates that it signs are valid at most, in seconds.
+    /// The maximum lifetime of certificates that it signs, in seconds.
     pub signing_seconds: i64,
-    /// Who signs tokens of service accounts; none where nobody does.
+    /// Signs tokens of service accounts, if available.
     pub tokens: Option<Arc<crate::auth::tokens::Tokens>>,
     /// Where controllers register their metrics.
     pub metrics: crate::meta::prometheus::Sources,

@@ -111,7 +111,7 @@ fn read(list: &APIGroupDiscoveryList, out: &mut Vec<Served>) {
     }
 }
 
-/// An object of any kind, of which only the metadata is read.
+/// An object of any kind, with only its metadata.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Bare {
     /// Its metadata, without managedFields.

@@ -271,8 +271,8 @@ impl<P: Cached> Informer<P> {
         });
     }
 
-    /// Resolves when everything that was there at the start is known, and was told to handlers; also when caches end,
-    /// for then it never will be.
+    /// Resolves when all initial objects are known and handlers have been called for them; also when the caches end,
+    /// because then that will never happen.
     pub async fn synced(&self) {
         let mut synced = self.shared.synced.subscribe();
         tokio::select! {

@@ -21,7 +21,7 @@ crate::slim!(
 );
 
 impl Namespace {
-    /// Whether new objects may be made in it.
+    /// Whether new objects can be created in it.
     pub fn is_active(&self) -> bool {
         self.status.phase.as_deref() != Some("Terminating")
             && self.metadata.deletion_timestamp.is_none()

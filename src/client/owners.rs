@@ -58,7 +58,7 @@ pub enum Claim {
     Foreign,
 }
 
-/// The relation of an object to `owner`; `fits` says whether the selector selects it.
+/// The relation of an object to `owner`; `fits` is whether the selector selects it.
 pub fn claim(object: &ObjectMeta, owner: &ObjectMeta, fits: bool) -> Claim {
     let owner_ends = owner.deletion_timestamp.is_some();
     match controller_of(object) {

@@ -185,9 +185,9 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         }
     }
 
-    /// Looks at keys, up to `workers` at once, until `ends` is cancelled; what is being looked at then is finished.
-    /// A key that fails is said so and comes again later. Programs call [`Context::work`](super::Context::work), which
-    /// waits for their caches first.
+    /// Processes keys, up to `workers` at once, until `ends` is cancelled; keys in progress are finished. A failure is
+    /// logged, and the key is retried later. Programs call [`Context::work`](super::Context::work), which waits for
+    /// their caches first.
     pub(super) async fn work<F, E>(
         &self,
         workers: usize,

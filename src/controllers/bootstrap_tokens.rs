@@ -1,5 +1,5 @@
-//! bootstrap-signer-controller and token-cleaner-controller: what is told anybody of the cluster is signed with each token by
-//! which nodes may join, and tokens go when they end. Follows k8s.io/kubernetes/pkg/controller/bootstrap and
+//! bootstrap-signer-controller and token-cleaner-controller: the first signs the public `cluster-info` with each token
+//! with which nodes may join, the second deletes expired tokens. Follows k8s.io/kubernetes/pkg/controller/bootstrap and
 //! k8s.io/cluster-bootstrap/token/jws.
 
 use std::collections::BTreeMap;
@@ -25,21 +25,21 @@ use crate::meta::time;
 const TOKENS: &str = "kube-system";
 const PUBLIC: &str = "kube-public";
 const INFO: &str = "cluster-info";
-/// What is signed of it.
+/// The key that is signed.
 const SIGNED: &str = "kubeconfig";
-/// What keys of signatures begin with; the id of the token follows.
+/// The prefix of the keys of signatures, followed by the token's ID.
 const SIGNATURE: &str = "jws-kubeconfig-";
 
 crate::slim!(
     /// A bootstrap token.
     Token of v1::Secret where "type=bootstrap.kubernetes.io/token" {
-        /// What it says.
+        /// Its contents.
         data: BTreeMap<String, ByteString>
     }
 );
 
 crate::slim!(
-    /// That `cluster-info` is there, or changed.
+    /// The existence and changes of `cluster-info`.
     ClusterInfo of v1::ConfigMap where "metadata.name=cluster-info" {}
 );
 
@@ -51,7 +51,8 @@ impl Token {
             .unwrap_or_default()
     }
 
-    /// How long it is good at `now`: none for ever, zero for one that has ended. What cannot be read has ended.
+    /// The remaining seconds of its validity at `now`: `None` without expiration, zero if it has expired or its
+    /// expiration is invalid.
     fn left(&self, now: i64) -> Option<u64> {
         match self.text("expiration") {
             "" => None,
@@ -62,7 +63,7 @@ impl Token {
         }
     }
 
-    /// Its id and secret, if it may sign at `now`.
+    /// Its ID and secret, if it may sign at `now`.
     fn signs(&self, now: i64) -> Option<(&str, &str)> {
         let (id, secret) = (self.text("token-id"), self.text("token-secret"));
         let name = self.metadata.name.as_deref().unwrap_or_default();
@@ -75,7 +76,7 @@ impl Token {
     }
 }
 
-/// The signature of a text by a token: a JSON web signature without its content (RFC 7515, appendix F).
+/// The signature of a text with a token: a JSON web signature with detached content (RFC 7515, appendix F).
 fn signature(content: &str, id: &str, secret: &str) -> String {
     let header = format!(r#"{{"alg":"HS256","kid":"{id}"}}"#);
     let header = URL_SAFE_NO_PAD.encode(header);
@@ -85,7 +86,8 @@ fn signature(content: &str, id: &str, secret: &str) -> String {
     format!("{header}..{}", URL_SAFE_NO_PAD.encode(tag))
 }
 
-/// What `cluster-info` is to hold, signed by the tokens that may sign at `now`; none where it is so, or has nothing to sign.
+/// The new data of `cluster-info`, signed by the tokens that may sign at `now`; `None` if it is up to date, or there is
+/// nothing to sign.
 fn wanted<'a>(
     data: &BTreeMap<String, String>,
     tokens: impl Iterator<Item = &'a Token>,
@@ -246,7 +248,7 @@ mod tests {
         };
         let known = [token(NAME, &[ID, SECRET, SIGNS])];
         let none: [Token; 0] = [];
-        // By upstream's jws.ComputeDetachedSignature.
+        // Computed by upstream's jws.ComputeDetachedSignature.
         let signed =
             "eyJhbGciOiJIUzI1NiIsImtpZCI6ImFiY2RlZiJ9..psz1NayrXM3IaFzKZGsb5n_mBl7MjtlsZ1xE8MRmF_4";
         let unsigned = map(&[("kubeconfig", "content"), ("other", "a")]);

@@ -63,7 +63,7 @@ pub async fn run(context: Context) {
             (_, None) => size.shrink(),
             _ => {}
         }
-        // Nodes change now and then: each is told with its next change.
+        // Nodes change now and then: each is updated at its next change.
         let is_told = change.new?.annotations().get(ANNOTATION) == Some(&size.told());
         (!is_told).then(|| change.key.name.clone())
     });

@@ -8,7 +8,7 @@ pub struct Parsed {
     pub rest: Vec<String>,
 }
 
-/// What is wrong with a command line.
+/// Why a command line is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bad {
     /// No such option.
@@ -19,7 +19,7 @@ pub enum Bad {
     Argument(char),
 }
 
-/// In getopt(3C)'s words, to be printed after the tool's name.
+/// The words of getopt(3C), to be printed after the tool's name.
 impl std::fmt::Display for Bad {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -58,19 +58,19 @@ impl Parsed {
     }
 }
 
-/// The options of a command line one after the other; it can be read on after one that is wrong.
+/// Parses options one by one; it can continue after an invalid one.
 #[derive(Debug)]
 pub struct Options<'a> {
     words: &'a [String],
     known: &'a str,
     long: &'a [(&'a str, char)],
-    /// The letters of the first word that are still to be read.
+    /// The letters of the current word that have not been parsed yet.
     letters: &'a str,
 }
 
 impl<'a> Options<'a> {
-    /// Reads `words`; a `:` after a letter of `known` says that it takes an argument. Long options are spelled out in
-    /// `long`, each with the letter that it stands for.
+    /// Parses `words`; a `:` after a letter of `known` means that the option takes an argument. `long` contains long
+    /// options, each with the corresponding letter.
     pub fn new(words: &'a [String], known: &'a str, long: &'a [(&'a str, char)]) -> Self {
         Self {
             words,
@@ -80,12 +80,12 @@ impl<'a> Options<'a> {
         }
     }
 
-    /// The words after the options, once all were read.
+    /// The words after the options, once all options have been parsed.
     pub fn rest(&self) -> &'a [String] {
         self.words
     }
 
-    /// Whether an option takes an argument, if it is known.
+    /// Whether an option takes an argument; `None` if it is unknown.
     fn takes(&self, letter: char) -> Option<bool> {
         let at = self.known.find(letter).filter(|_| letter != ':')?;
         Some(self.known[at + letter.len_utf8()..].starts_with(':'))
@@ -140,7 +140,7 @@ impl Iterator for Options<'_> {
     }
 }
 
-/// Reads a whole command line, as [`Options`]; the first option that is wrong ends it.
+/// Parses a whole command line like [`Options`], up to the first invalid option.
 pub fn getopt(args: &[String], known: &str, long: &[(&str, char)]) -> Result<Parsed, Bad> {
     let mut options = Options::new(args, known, long);
     let read = options.by_ref().collect::<Result<_, _>>()?;

@@ -135,7 +135,7 @@ const BRAND: &str = "<?xml version=\"1.0\"?>
 CHECKPRIVILEGES</brand>
 ";
 
-/// The hook of the brand lx that looks at a configuration before it is kept.
+/// The hook with which the brand lx checks a configuration before it is saved.
 const CHECK: &str = "\t<verify_cfg>/usr/lib/brand/lx/lx_support verify</verify_cfg>\n";
 
 impl Machine {
@@ -184,7 +184,7 @@ impl Machine {
             ));
         }
         let brands = root.join("usr/lib/brand");
-        // Without its lists zonecfg takes whatever privileges it is told.
+        // Without a brand's lists, zonecfg accepts any privileges.
         let privileges = match layout.checks {
             true => privileges::elements(),
             false => String::new(),
@@ -316,7 +316,7 @@ impl Machine {
         stalled || self.state().is_ok_and(stuck)
     }
 
-    /// Changes the host under its lock, in ways that a real host would not: for tests.
+    /// Changes the host under its lock in ways that a real host would not, for tests.
     pub fn change<T>(&self, change: impl FnOnce(&mut Host, &Disk) -> T) -> io::Result<T> {
         run::locked(self, change)
     }

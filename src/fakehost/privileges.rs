@@ -1,5 +1,5 @@
-//! The privileges of zones: what libzonecfg makes of `limitpriv` (`zonecfg_get_privset`, `priv_str_to_set(3C)`), with the
-//! lists that brands have in common (`<privilege>` in their config.xml) and the names of privileges(7).
+//! The privileges of zones: how libzonecfg interprets `limitpriv` (`zonecfg_get_privset`, `priv_str_to_set(3C)`), with
+//! the lists that all brands share (`<privilege>` in config.xml) and the names of privileges(7).
 
 use std::collections::BTreeSet;
 
@@ -92,7 +92,7 @@ const ALL: &[&str] = &[
     "xvm_control",
 ];
 
-/// What every process has.
+/// The basic set of every process.
 const BASIC: &[&str] = &[
     "file_link_any",
     "file_read",
@@ -105,7 +105,7 @@ const BASIC: &[&str] = &[
     "proc_session",
 ];
 
-/// What a zone has beside them unless it is said otherwise.
+/// The default set of zones, in addition to the basic one.
 const DEFAULT: &[&str] = &[
     "contract_event",
     "contract_identity",
@@ -146,7 +146,7 @@ const DEFAULT: &[&str] = &[
     "sys_smb",
 ];
 
-/// What no zone can have. The last one of a brand's list is looked for first.
+/// Prohibited in every zone. The last entry of a brand's list is checked first.
 const PROHIBITED: &[&str] = &[
     "virt_manage",
     "xvm_control",
@@ -160,10 +160,10 @@ const PROHIBITED: &[&str] = &[
     "dtrace_kernel",
 ];
 
-/// What only a zone with a stack of its own can have.
+/// Only allowed with an exclusive IP stack.
 const OF_A_STACK: &[&str] = &["sys_ppp_config", "sys_ip_config"];
 
-/// Which of [`DEFAULT`] only a zone with a stack of its own gets.
+/// The entries of [`DEFAULT`] that require an exclusive IP stack.
 const DEFAULT_OF_A_STACK: &[&str] = &[
     "net_rawaccess",
     "sys_ip_config",
@@ -171,19 +171,19 @@ const DEFAULT_OF_A_STACK: &[&str] = &[
     "sys_ppp_config",
 ];
 
-/// What every zone needs; with a stack of its own it needs [`STACK`] too.
+/// Required by every zone; with an exclusive IP stack, [`STACK`] is required, too.
 const REQUIRED: &[&str] = &["sys_mount", "proc_fork", "proc_exec"];
 
 const STACK: &str = "sys_ip_config";
 
-/// What is wrong with the privileges of a zone.
+/// Why the privileges of a zone are invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wrong {
-    /// There is no such privilege.
+    /// The privilege does not exist.
     Unknown(String),
-    /// No such zone can have it.
+    /// Zones of this kind cannot have it.
     Prohibited(&'static str),
-    /// Every such zone needs it.
+    /// Zones of this kind require it.
     Missing(&'static str),
 }
 
@@ -197,7 +197,7 @@ impl Wrong {
     }
 }
 
-/// As zoneadm tells it.
+/// The message of zoneadm.
 impl std::fmt::Display for Wrong {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let name = self.name();
@@ -218,7 +218,8 @@ impl std::fmt::Display for Wrong {
     }
 }
 
-/// Whether a zone can have the privileges of its `limitpriv`; `exclusive` says that it has a stack of its own.
+/// Checks whether a zone can have the privileges in its `limitpriv`; `exclusive` is whether it has an exclusive IP
+/// stack.
 ///
 /// # Errors
 /// The first one that is unknown, prohibited or missing.
@@ -226,7 +227,7 @@ pub fn check(limit: &str, exclusive: bool) -> Result<(), Wrong> {
     if matches!(limit, "" | "default") {
         return Ok(());
     }
-    // What stands before the first comma is compared in its own length, so a part of the word will do.
+    // The part before the first comma is compared only up to its own length, so a prefix of the word suffices.
     let (defaults, words) = match limit.split_once(',') {
         Some((first, rest)) if "default".starts_with(first) => (true, rest),
         _ => (false, limit),
@@ -280,7 +281,7 @@ pub fn check(limit: &str, exclusive: bool) -> Result<(), Wrong> {
     }
 }
 
-/// The lists as they stand in a brand's config.xml.
+/// The lists as written in a brand's config.xml.
 pub fn elements() -> String {
     let one = |set: &str, name: &str, stack: Option<&str>| match stack {
         Some(stack) => {
@@ -319,7 +320,7 @@ mod tests {
             ("default,dtrace_proc,dtrace_user", true, Ok(())),
             ("default,!net_rawaccess", true, Ok(())),
             ("default,PRIV_SYS_TIME,+proc_priocntl", false, Ok(())),
-            // As strncmp(3C) has it.
+            // The comparison of strncmp(3C).
             ("def,sys_time", true, Ok(())),
             ("basic,sys_mount", false, Ok(())),
             (

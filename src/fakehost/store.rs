@@ -67,7 +67,7 @@ pub struct ConfigStore {
 }
 
 impl ConfigStore {
-    /// The store of a host whose root directory is `root`; the directory is made if need be.
+    /// Opens the store of the host with the root directory `root`; creates the directory if missing.
     pub fn open(root: &Path) -> io::Result<Self> {
         let store = Self::at(root);
         std::fs::create_dir_all(&store.dir)?;
@@ -77,7 +77,7 @@ impl ConfigStore {
         Ok(store)
     }
 
-    /// The store of whatever is in a directory; nothing is made.
+    /// The store in an existing directory; creates nothing.
     pub fn at(root: &Path) -> Self {
         Self {
             root: root.to_path_buf(),
@@ -85,12 +85,12 @@ impl ConfigStore {
         }
     }
 
-    /// Whether the configuration of a zone is there, or a directory for it (`zonecfg_access`).
+    /// Whether a zone's document, or a directory with its name, exists (`zonecfg_access`).
     pub fn accessible(&self, zone: &str) -> bool {
         self.document_path(zone).exists() || self.dir.is_dir()
     }
 
-    /// Whether the index can be changed: it is there, and its lock can be made (`putzoneent`).
+    /// Whether the index can be changed: it exists, and its lock file can be created (`putzoneent`).
     pub fn indexable(&self) -> bool {
         self.index_path().exists() && self.root.join("var/run").is_dir()
     }
@@ -129,7 +129,7 @@ impl ConfigStore {
         std::fs::write(&temporary, Self::text(doc))?;
         std::fs::rename(&temporary, &path)?;
         if zone == "global" {
-            // Its line says where it is and that it is installed, whatever is configured.
+            // The index always lists the global zone as installed at its own path, whatever its configuration.
             return Ok(());
         }
         let mut index = self.index()?;

@@ -143,7 +143,7 @@ pub fn zlogin(run: &mut Run, args: &[String], stdin: &[u8]) -> Step<i32> {
     }
     let root = format!("{}/root", zone.path);
     let disk = run.disk();
-    // On these releases only /usr/bin/su is looked for.
+    // These releases only check for /usr/bin/su.
     if !parsed.has('S') && !disk.exists(&format!("{root}/usr/bin/su")) {
         run.complain("zlogin: exec failure: No such file or directory");
         return Ok(exit::ERROR);

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::parse::*;
 use super::*;
 
-/// A row for each known message: real texts of illumos.
+/// A row for each known message; the texts are those of illumos.
 #[test]
 fn failures_are_told_apart_by_what_tools_say() {
     for (tool, code, words, class) in [
@@ -646,7 +646,7 @@ async fn tools_are_fed_timed_and_told_apart() {
     tool(path, "zfs", "cat; echo noise >&2; echo $LC_ALL");
     tool(path, "dladm", "echo 'dladm: x: link busy' >&2; exit 1");
     tool(path, "zoneadm", "sleep 600 & wait");
-    // A process that stays behind and holds the output open.
+    // A process survives and holds the output open.
     tool(path, "ipadm", "echo said; sleep 600 & echo $! >\"$0.pid\"");
     let tools = HostTools::new(Some(path), &path.join("notes")).expect("made");
     let output = tools

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 pub use ipam::{Ipam, IpamError, Lease};
 pub use names::{link_name, mac_address};
 
-/// The address of this host that a packet to `target` would come from; none where nothing leads there.
+/// The source address that this host uses for packets to `target`; `None` if there is no route.
 pub fn own_address(target: Ipv4Addr) -> Option<IpAddr> {
     // Connecting a datagram socket sends nothing: it asks the routing table.
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;

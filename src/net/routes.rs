@@ -45,7 +45,7 @@ pub struct Route {
     pub via: Via,
     /// Of several routes to one range the one with the lowest metric is used.
     pub metric: u32,
-    /// The program that made it: the kernel's `rtm_protocol`.
+    /// The program that added it: the kernel's `rtm_protocol`.
     pub maker: u8,
 }
 

@@ -1,7 +1,7 @@
 //! The node agent: a kubelet whose pods are zones.
 //!
 //! ```text
-//!  API server --watch--> agent --newest pod--> worker (one a pod) --asks--> machine (pure) --actions--> worker
+//!  API server --watch--> agent --newest pod--> worker (one per pod) -asks-> machine (pure) --actions--> worker
 //!                          |                    ^   ^                                                     |
 //!  runtime ----changes-----'--------------------'   '--- pulls, probes, hooks (tasks of the worker) <-----'
 //! ```

@@ -107,8 +107,8 @@ pub trait Supplies: Send + Sync + 'static {
     /// Why a new pod is refused, if it is: it needs something that the host can never provide.
     fn refuses(&self, pod: &Pod) -> Option<Refusal>;
 
-    /// Begins to maintain the certificates of a pod, until the pod is over or removed. The receiver is marked whenever the
-    /// pod's volumes have to show other ones. `None` if the pod has no certificates.
+    /// Starts maintaining the certificates of a pod, until the pod is over or removed. The receiver is marked changed
+    /// whenever the pod's volumes must be updated with new ones. `None` if the pod has no certificates.
     fn certificates(&self, pod: &Pod) -> Option<watch::Receiver<()>>;
 
     /// Creates the directories and volumes of a pod and returns the specification of its zone. May be repeated.
@@ -149,7 +149,7 @@ pub trait Supplies: Send + Sync + 'static {
         failed: bool,
     ) -> BoxFuture<'a, String>;
 
-    /// Removes what was made for a process.
+    /// Removes everything that was created for a process.
     fn forget<'a>(&'a self, uid: &'a str, id: &'a ProcessId) -> BoxFuture<'a, Result<(), Lack>>;
 
     /// Releases what a halted zone needed: its address and the roots of its processes; also the content of its volumes
@@ -159,7 +159,7 @@ pub trait Supplies: Send + Sync + 'static {
     /// Removes everything of a pod.
     fn remove<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), Lack>>;
 
-    /// Uids of pods of which something is left.
+    /// Uids of pods of which something remains.
     fn keeps(&self) -> BoxFuture<'_, Result<Vec<String>, Lack>>;
 
     /// Resources and usage of the host; None for a simulated one.

@@ -95,7 +95,7 @@ fn grown(
         requests?.get("storage")
     });
     if size(given.and_then(|given| given.get("storage"))) < size(asked) {
-        // It is to become larger still, and waits for that.
+        // It has yet to grow: wait for that.
         return None;
     }
     let mut new = claim.clone();

@@ -61,7 +61,7 @@ pub struct Cluster {
     decoded: Decoded,
 }
 
-/// The registry, and the definitions from which it was made.
+/// The registry, and the definitions from which it was built.
 struct Served {
     definitions: Arc<Definitions>,
     registry: Arc<Registry>,

@@ -16,7 +16,7 @@ use crate::schema::types::Field;
 use crate::schema::{Shape, Value, builtin, decode, structural};
 use crate::store::{Entry, Revision};
 
-/// How many bytes of made forms a version keeps.
+/// The maximum size of the cached forms of a version, in bytes.
 const BUDGET: usize = 16 << 20;
 
 /// Cached entries in the form shown by one version, by revision.
@@ -132,7 +132,7 @@ pub fn is_stored_so(object: &Value, resource: &Resource, version: &Version, entr
     }
 }
 
-/// The object that would have been written, in the form shown by the version: the answer to a dry run.
+/// The object that would have been written, in the form shown by the version: the response to a dry run.
 pub fn unwritten(object: Value, resource: &Resource, version: &Version) -> Value {
     if !resource.is_custom() || version.name == resource.storage_version {
         return object;

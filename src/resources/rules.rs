@@ -66,7 +66,7 @@ pub enum SelectorError {
     WithKind,
 }
 
-/// What becomes of the dependents of an object that is deleted without a propagation policy.
+/// The fate of the dependents of an object that is deleted without a propagation policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dependents {
     /// Dependents are deleted afterwards: Background.
@@ -101,21 +101,21 @@ pub struct Selectable {
 /// The type of [`Rules::effects`]: `(new, old)`. An error rejects the whole write.
 pub type Effects = fn(Option<&mut Value>, Option<&Value>, &Cx<'_>) -> Result<Vec<Change>, Status>;
 
-/// What a write to the status subresource, and to the others that write the kind itself, does differently.
+/// How a write to the status subresource, and to other subresources of the kind itself, differs.
 #[derive(Clone, Copy)]
 pub struct StatusRules {
-    /// PrepareForUpdate of the status subresource: `(new, old)`. The pipeline has already carried everything but
-    /// status (and metadata as [`StatusRules::metadata`] says) over from `old`. Also of the other subresources that
-    /// write the kind itself (`cx.subresource`: finalize, approval, resize, ephemeralcontainers): there `new` is what
-    /// was sent, and this takes over from `old` whatever that subresource may not change.
+    /// PrepareForUpdate of the status subresource: `(new, old)`. The pipeline has already copied everything except
+    /// status (and metadata as in [`StatusRules::metadata`]) from `old`. Also called for other subresources that write
+    /// the kind itself (`cx.subresource`: finalize, approval, resize, ephemeralcontainers): there `new` is what was
+    /// sent, and this function copies from `old` whatever the subresource may not change.
     pub prepare: fn(&mut Value, &Value, &Cx<'_>),
     /// Validation of a write to the status subresource: `(new, old)`.
     pub validate: fn(At<'_>, At<'_>, &Cx<'_>, &mut Errors),
     /// Warnings of a write to the status subresource, in upstream's order.
     pub warnings: fn(&Value) -> Vec<String>,
-    /// Which metadata a status write takes over.
+    /// Which metadata a status write changes.
     pub metadata: MetaOnStatus,
-    /// A creation keeps the status it brings (nodes).
+    /// Whether a new object keeps the status that the client sent (nodes).
     pub kept_at_creation: bool,
 }
 
@@ -129,7 +129,7 @@ impl StatusRules {
         kept_at_creation: false,
     };
 
-    /// A status that this validates, and otherwise as all.
+    /// Only with this validation.
     pub const fn validated_by(validate: fn(At<'_>, At<'_>, &Cx<'_>, &mut Errors)) -> StatusRules {
         StatusRules {
             validate,
@@ -138,12 +138,12 @@ impl StatusRules {
     }
 }
 
-/// What names of a kind are like.
+/// The rules for names of a kind.
 #[derive(Clone, Copy)]
 pub struct Naming {
-    /// Judges `metadata.name` (or, when `prefix`, `generateName`): upstream's ValidateXName.
+    /// Validates `metadata.name`, or `generateName` if `prefix`: upstream's ValidateXName.
     pub validate: fn(name: &str, prefix: bool) -> Vec<String>,
-    /// Makes a name out of `generateName`.
+    /// Generates a name from `generateName`.
     pub generate: fn(&str) -> String,
 }
 
@@ -154,7 +154,7 @@ impl Naming {
         generate: crate::meta::names::generated,
     };
 
-    /// Names that this validates.
+    /// Only with this validation.
     pub const fn validated_by(validate: fn(name: &str, prefix: bool) -> Vec<String>) -> Naming {
         Naming {
             validate,
@@ -169,13 +169,13 @@ pub struct Printing {
     /// The cells of a table row, in the order of the columns in `columns.json`, the name first.
     /// `now` is in seconds since 1970.
     pub cells: fn(&Value, now: i64) -> Vec<Value>,
-    /// Which of the objects of a list is the default one, if any: its row says so.
+    /// The index of the default object in a list, if any, for its row.
     pub default_row: fn(&[Value]) -> Option<usize>,
     /// The conditions of a table row.
     pub row_conditions: fn(&Value) -> Vec<Value>,
     /// The key by which rows of a table are sorted; rows with equal keys stay in the order of their names.
     pub row_order: fn(&Value) -> i64,
-    /// Removes the annotations that stand for fields of upstream's internal type: partial metadata and tables do not
+    /// Removes the annotations that represent fields of upstream's internal type: partial metadata and tables do not
     /// show them.
     pub drop_shown_annotations: fn(&mut Value),
 }
@@ -195,7 +195,7 @@ impl Printing {
         drop_shown_annotations: |_| {},
     };
 
-    /// With these cells, and otherwise as all.
+    /// Only with these cells.
     pub const fn of(cells: fn(&Value, now: i64) -> Vec<Value>) -> Printing {
         Printing {
             cells,
@@ -204,17 +204,17 @@ impl Printing {
     }
 }
 
-/// What field selectors may say of a kind.
+/// The field selectors of a kind.
 #[derive(Clone, Copy)]
 pub struct Selection {
-    /// Selectable fields of its own.
+    /// The kind's own selectable fields.
     pub fields: &'static [Selectable],
-    /// Names of selectable fields in selectors, where they differ: `(in selectors, field)`. If this is not empty, fields
-    /// that are not in it cannot be selected.
+    /// Names of selectable fields in selectors, if they differ: `(in selectors, field)`. If this is not empty, only
+    /// fields in it can be selected.
     pub names: &'static [(&'static str, &'static str)],
-    /// Whether selectors may name metadata.namespace (a few cluster-scoped kinds refuse it).
+    /// Whether selectors may contain metadata.namespace (a few cluster-scoped kinds reject it).
     pub by_namespace: bool,
-    /// How an unknown field selector is refused.
+    /// The error for an unknown field.
     pub refusal: SelectorError,
     /// A watch that selects on this field is woken only by objects with the selected value.
     pub trigger: Option<&'static str>,
@@ -230,7 +230,7 @@ impl Selection {
         trigger: None,
     };
 
-    /// The name of the field that selectors call `called`; none where there is no such field.
+    /// The name of the field that selectors call `called`; `None` if there is no such field.
     pub fn field_called(&self, called: &str) -> Option<&'static str> {
         if self.names.is_empty() {
             let mut fields = self.fields.iter();
@@ -243,25 +243,26 @@ impl Selection {
     }
 }
 
-/// What becomes of an object that is deleted.
+/// The deletion of a kind.
 #[derive(Clone, Copy)]
 pub struct Deletion {
-    /// A successful DELETE answers with the deleted object, not with a `Status` (upstream's ReturnDeletedObject).
+    /// A successful DELETE returns the deleted object, not a `Status` (upstream's ReturnDeletedObject).
     pub returns_object: bool,
-    /// What becomes of an object's dependents where a DELETE does not say it.
+    /// The fate of dependents if a DELETE does not specify it.
     pub dependents: Dependents,
-    /// What a DELETE that says no propagation policy is warned of.
+    /// The warning about a DELETE without a propagation policy.
     pub orphan_warning: Option<&'static str>,
-    /// How many seconds an object may take to end, from what the client asked for; none for kinds that end at once
-    /// (all but pods). What is left of a graceful kind is answered as it was marked, of others as it was stored.
+    /// The grace period of an object in seconds, given the requested one; `None` for kinds without graceful deletion
+    /// (all except pods). For a graceful kind the response shows the object as it was marked, for others as it was
+    /// stored.
     pub grace: fn(&Value, Option<i64>) -> Option<i64>,
-    /// The first DELETE only marks an object, though nothing holds it: what is in it ends before (namespaces).
+    /// The first DELETE only marks an object, even without finalizers, because its contents end first (namespaces).
     pub marked_first: bool,
-    /// How this kind's own deletion begins its refusal of preconditions; none for kinds without one of their own.
+    /// The beginning of the error about preconditions, for kinds with their own deletion.
     pub precondition_failed: Option<&'static str>,
-    /// Why the object of a name may not be deleted by itself.
+    /// Why the object with this name cannot be deleted, if so.
     pub kept: fn(name: &str) -> Option<&'static str>,
-    /// What deletion changes besides metadata (a namespace's phase).
+    /// Changes by the deletion other than metadata (a namespace's phase).
     pub prepare: fn(&mut Value, &Cx<'_>),
 }
 
@@ -278,15 +279,15 @@ impl Deletion {
         prepare: |_, _| {},
     };
 
-    /// As all are, but that a DELETE answers with the deleted object.
+    /// The default, except that a DELETE returns the deleted object.
     pub const RETURNS_OBJECT: Deletion = Deletion {
         returns_object: true,
         ..Deletion::DEFAULT
     };
 }
 
-/// What one kind does differently. Every function gets values in canonical form (see [`crate::schema::decode`]);
-/// those that change an object need not care for empty members left behind: the pipeline tidies up.
+/// How one kind differs from others. All functions get values in canonical form (see [`crate::schema::decode`]). Those
+/// that change an object may leave empty members behind: the pipeline removes them.
 ///
 /// Written as `Rules { validate, printing: Printing::of(cells), ..Rules::DEFAULT }`.
 #[derive(Clone, Copy)]
@@ -314,26 +315,26 @@ pub struct Rules {
     pub prepare_update: fn(&mut Value, &Value, &Cx<'_>),
     /// Validation of a creation (`old` is `None`) or an update, after validation of metadata.
     pub validate: fn(At<'_>, Option<At<'_>>, &Cx<'_>, &mut Errors),
-    /// Warnings of a creation (`old` is none) or an update, in upstream's order.
+    /// Warnings of a creation (`old` is `None`) or an update, in upstream's order.
     pub warnings: fn(&Value, Option<&Value>, &Cx<'_>) -> Vec<String>,
-    /// Warnings of an object to be created, as it is before its preparation; they come even if it is refused.
+    /// Warnings about a new object before its preparation; they are returned even if it is rejected.
     pub early_warnings: fn(&Value, &Cx<'_>) -> Vec<String>,
     /// Writes to the status subresource and others like it.
     pub status: StatusRules,
-    /// On creation, validates metadata last and only if nothing else failed (kinds whose own validation leaves it out:
-    /// whose finalizers those are is nothing to them).
+    /// On creation, validates metadata last, and only if nothing else failed: for kinds whose own validation leaves it
+    /// out.
     pub metadata_last: bool,
     /// Names.
     pub naming: Naming,
-    /// When `metadata.generation` rises.
+    /// When `metadata.generation` is incremented.
     pub generation: Generation,
-    /// Its lists may hold items without their merge key. Nobody can be recorded as the owner of fields in them.
+    /// Its lists may contain items without their merge key. Fields in those cannot be owned.
     pub keyless_items: bool,
     /// A PUT of a missing object creates it (AllowCreateOnUpdate).
     pub create_on_update: bool,
     /// A PUT without resourceVersion is allowed (AllowUnconditionalUpdate).
     pub unconditional_update: bool,
-    /// Keeps duplicate causes, as upstream does for kinds without declarative validation: it is that which drops them.
+    /// Keeps duplicate causes, like upstream for kinds without declarative validation, which removes them.
     pub repeats_causes: bool,
     /// Tables.
     pub printing: Printing,
@@ -350,7 +351,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// A kind without rules of its own: ConfigMap without validation.
+    /// A kind without special rules: ConfigMap without validation.
     pub const DEFAULT: Rules = Rules {
         defaults: |_, _| {},
         convert: |_| Ok(()),

@@ -141,7 +141,7 @@ pub fn are_bound(
 }
 
 impl Scheduler {
-    /// Prepares a pod's claims and binds it, after what was `told` about it before. The permit is held while requests
+    /// Prepares a pod's claims and binds it, after earlier reports about it (`told`). The permit is held while requests
     /// are in progress.
     pub(super) async fn bind(
         &self,

@@ -1,6 +1,5 @@
-//! The scheduling cycle of one pod: what is computed once, and the check of each node. Follows the PreFilter and
-//! Filter parts
-//! of k8s.io/kubernetes/pkg/scheduler/framework.
+//! The scheduling cycle of one pod: what is computed once, and the check of each node. Follows the PreFilter and Filter
+//! parts of k8s.io/kubernetes/pkg/scheduler/framework.
 
 use std::sync::Arc;
 

@@ -46,7 +46,7 @@ impl Turn {
 /// A scheduling decision.
 #[derive(Debug)]
 pub enum Decision {
-    /// Use this node; the plan says what the pod's claims need first.
+    /// Use this node; the plan is what the pod's claims need first.
     Node(Slot, Plan),
     /// No node is suitable.
     Nowhere(Box<Diagnosis>),

@@ -108,7 +108,7 @@ pub async fn begin(scheduler: &Arc<Scheduler>, context: &Context) {
     owners::<StatefulSet>(&own, scheduler, |owner| {
         label_selector(owner.spec.at("selector"))
     });
-    // Upstream's role of the scheduler does not let it read them.
+    // Upstream's role of the scheduler does not include permission to read them.
     follow::<RuntimeClass>(&context.informers, scheduler, |state, change| {
         let handler = change.new.map(|class| class.handler.as_str().into());
         keep(&mut state.snapshot.handlers, &change.key.name, handler);
@@ -143,7 +143,7 @@ pub async fn begin(scheduler: &Arc<Scheduler>, context: &Context) {
     follow::<Node>(&own, scheduler, |state, change| node(state, &change));
     own.synced().await;
     context.synced().await;
-    // Pods are placed among what is known: they come last.
+    // Pods are placed on known nodes, so they come last.
     follow::<Pod>(&own, scheduler, |state, change| pod(state, &change));
     own.synced().await;
 }
@@ -162,7 +162,7 @@ fn follow<P: Cached>(
     });
 }
 
-/// Takes in volumes, claims and what is said of them.
+/// Passes volumes, claims and related objects to the state.
 fn follow_storage(own: &Informers, scheduler: &Arc<Scheduler>) {
     stored::<RawClaim>(
         own,
@@ -234,7 +234,7 @@ fn always<P>(_: &P, _: &P) -> bool {
     true
 }
 
-/// Passes every change of a kind of storage object to the state; `may_help` says whether a change from one object to
+/// Passes every change of a kind of storage object to the state; `may_help` returns whether a change from one object to
 /// another could help a pod.
 fn stored<P: Cached>(
     informers: &Informers,

@@ -128,7 +128,7 @@ pub fn pretty(value: &Value, indent: &str) -> String {
 pub fn write_text(text: &str, out: &mut String) {
     out.push('"');
     let bytes = text.as_bytes();
-    // What is before `plain` has been written; the search goes on at `from`.
+    // Everything before `plain` has been written; the search continues at `from`.
     let (mut plain, mut from) = (0, 0);
     while let Some(ahead) = bytes[from..]
         .iter()

@@ -19,15 +19,15 @@ pub enum Malformed {
     /// There are no bytes.
     #[error("empty data")]
     Empty,
-    /// They do not begin with the magic.
+    /// They do not begin with the magic number.
     #[error(
         "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
     )]
     NoMagic,
-    /// Nothing stands behind the magic.
+    /// Nothing follows the magic number.
     #[error("empty body")]
     NoBody,
-    /// It breaks off.
+    /// They are incomplete.
     #[error("unexpected EOF")]
     Ends,
     /// A number has more than ten bytes.

@@ -188,7 +188,7 @@ pub fn ensure_with<F: AsFd>(root: F, path: &Path, directory: bool, mode: u32) ->
             rustix::fs::mknodat(&parent, name, FileType::RegularFile, mode, 0)
         };
         match made {
-            // Someone else created it, or the name is a dangling link: the lookup will tell.
+            // Somebody else created it, or the name is a dangling link: the lookup shows which.
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error),
         }

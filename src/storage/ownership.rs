@@ -159,7 +159,7 @@ mod tests {
             assert_eq!(mode(&path) & expected, expected, "{}", path.display());
         }
         assert_eq!(mode(&outside), 0o600);
-        // The top is right already: what is below is only checked without `OnRootMismatch`.
+        // The top is already right: `OnRootMismatch` does not check what is below.
         set(&volume.join("a/b/f"), 0o600);
         let by_root = Ownership {
             by_root: true,

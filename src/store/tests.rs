@@ -324,7 +324,7 @@ async fn a_watch_is_woken_by_what_concerns_it_alone_and_outlives_the_history_of_
         .unwrap()
         .rev;
     store.compact(rev).await.unwrap();
-    // Cursors that did not read miss what was compacted; those it does not concern miss nothing.
+    // A cursor that did not read fails if it missed a compacted change, but not if none matched.
     assert!(matches!(
         cursors[0].next(10).await,
         Err(StoreError::Compacted { .. })
@@ -356,7 +356,7 @@ async fn a_watch_that_is_slow_hears_of_everything_once_and_in_order() {
     let begun = store.world().rev();
     for pieces in [7, 100, 1000] {
         let mut cursor = store.clone().watch(of_one(), begun).unwrap();
-        // More than are queued for a cursor, with others between them.
+        // More than are queued for a cursor, with other changes between them.
         let mut expected = Vec::new();
         for name in [1, 2].into_iter().cycle().take(1200) {
             let expect = match store.head(&key(name)) {

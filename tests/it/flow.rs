@@ -1,4 +1,4 @@
-//! Priority levels of a running server: one that is full refuses, and others are answered meanwhile.
+//! Priority levels of a running server: requests of a full level are rejected, while those of others are served.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::wire::{Answer, Connection};
 
 const GROUP: &str = "/apis/flowcontrol.apiserver.k8s.io/v1";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
-/// A user of the level, and the group that lets him write.
+/// A user of the level, with a group that may write.
 const USER: [(&str, &str); 2] = [
     ("Impersonate-User", "jane"),
     ("Impersonate-Group", "writers"),
@@ -39,7 +39,7 @@ async fn make(connection: &mut Connection, path: &str, body: &str) -> serde_json
     serde_json::from_slice(&answer.body).expect("JSON")
 }
 
-/// Asks until the answer is one that is wanted.
+/// Repeats a request until the response is the wanted one.
 async fn until(
     connection: &mut Connection,
     ask: impl Fn() -> Request<Bytes>,
@@ -56,7 +56,7 @@ async fn until(
     }
 }
 
-/// A level without queues and with one seat, of which a client that sends half a body holds it.
+/// A level without queues and with one seat, which is taken by a client that sends only half of a body.
 #[tokio::test]
 async fn a_level_that_is_full_refuses_and_others_are_answered() {
     let server = Server::in_memory(&[
@@ -71,7 +71,7 @@ async fn a_level_that_is_full_refuses_and_others_are_answered() {
         "subjects":[{"apiGroup":"rbac.authorization.k8s.io","kind":"Group","name":"writers"}]}"#,
     )
     .await;
-    // A share of 60 seats that is rounded up to one, and nothing is borrowed.
+    // Its share of 60 seats is rounded up to one, and it borrows nothing.
     let level = make(
         &mut admin,
         &format!("{GROUP}/prioritylevelconfigurations"),
@@ -129,12 +129,12 @@ async fn a_level_that_is_full_refuses_and_others_are_answered() {
         told(&refused, "x-kubernetes-pf-flowschema-uid"),
         uid(&schema)
     );
-    // A watch begins no more than a list does.
+    // A watch is rejected like a list.
     let watch = jane
         .ask(request("GET", &format!("{MAPS}?watch=1"), &USER, ""))
         .await;
     assert_eq!(watch.expect("an answer").status, 429);
-    // Another user has another level, and administrators are always answered.
+    // Another user belongs to another level, and administrators are always served.
     let other = [
         ("Impersonate-User", "joe"),
         ("Impersonate-Group", "writers"),
@@ -172,7 +172,7 @@ async fn a_level_that_is_full_refuses_and_others_are_answered() {
 
     holds.write_all(rest.as_bytes()).await.expect("the rest");
     let mut answer = Vec::new();
-    // A connection that is closed without a word of TLS was answered nevertheless.
+    // The connection was answered, even if it is closed without a TLS alert.
     let _ = holds.read_to_end(&mut answer).await;
     assert!(
         answer.starts_with(b"HTTP/1.1 201 "),

@@ -1,4 +1,4 @@
-//! A host joins by one line, and what it was given lasts longer than its certificates.
+//! A host joins with the printed command line, and outlives the token and the certificate.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -14,12 +14,12 @@ use tempfile::TempDir;
 
 use crate::server::{BINARY, Server};
 
-/// How long anything may take.
+/// Timeout for every wait.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What has tokens' requests approved by rule.
+/// The binding with which requests of tokens are approved automatically.
 const BY_RULE: &str = "kubeadm:node-autoapprove-bootstrap";
 
-/// Asks again and again until there is an answer.
+/// Repeats `ask` until it returns something.
 async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let asked = async {
         loop {
@@ -33,7 +33,7 @@ async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     waited.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
 }
 
-/// The agent of a simulated node. It is killed when it goes out of scope.
+/// The agent of a simulated node. It is killed when this value is dropped.
 struct Agent {
     child: Child,
     dir: TempDir,
@@ -62,7 +62,7 @@ impl Agent {
     fn certificate(&self) -> Option<Pair> {
         let path = self.dir.path().join("pki/kubelet-client-current.pem");
         let text = std::fs::read_to_string(path).ok()?;
-        // It is never there without being whole.
+        // The file is replaced atomically, so it is always complete.
         Some(Pair::read(&text, &text).expect("a certificate and its key"))
     }
 
@@ -70,7 +70,7 @@ impl Agent {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    /// As a power cut does.
+    /// Kills it, like a power cut.
     fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -83,7 +83,7 @@ impl Agent {
         Agent::start(dir, join)
     }
 
-    /// The code with which it ends by itself, and what it said.
+    /// Waits for its end; returns the exit code and what it printed.
     async fn refused(mut self) -> (Option<i32>, String) {
         let status = until("the agent ends", async || self.child.try_wait().ok()?).await;
         (status.code(), self.log())
@@ -99,7 +99,7 @@ impl Drop for Agent {
     }
 }
 
-/// The arguments of the line that `token create` prints.
+/// The arguments in the command line printed by `token create`.
 fn line(server: &Server) -> Vec<String> {
     let output = Command::new(BINARY)
         .args(["token", "create", "--server", &server.url(), "--kubeconfig"])
@@ -142,7 +142,8 @@ async fn a_node_outlives_its_certificates() {
     let now = agent.certificate().expect("a certificate");
     assert!(now.not_after > after);
 
-    // The token is of no use any more, and not needed; what is kept may be too old when the agent comes again.
+    // The token has been deleted, and is not needed. The stored certificate may have expired when the agent starts
+    // again.
     let mut stale = agent;
     stale.kill();
     let ended = stale.certificate().expect("a certificate").not_after;
@@ -167,7 +168,7 @@ async fn a_request_is_waited_for_and_found_again() {
     let rules: Api<ClusterRoleBinding> = Api::all(client.clone());
     let gone = rules.delete(BY_RULE, &DeleteParams::default()).await;
     gone.expect("deleted");
-    // What was taken away stays away.
+    // Deleted objects are not created again.
     line(&server);
     assert!(rules.get_opt(BY_RULE).await.expect("an answer").is_none());
 
@@ -197,7 +198,7 @@ async fn a_request_is_waited_for_and_found_again() {
         "nothing is kept before it is there"
     );
 
-    // Denied: said so, with what to do.
+    // A denied request leads to an error with advice.
     let condition = |kind: &str| {
         serde_json::json!({"status": {"conditions": [
             {"type": kind, "status": "True", "reason": "Test", "message": "so it is"}
@@ -223,7 +224,7 @@ async fn a_request_is_waited_for_and_found_again() {
     until("the node", async || renewed(&client).await).await;
     let before = renewed(&client).await.expect("a lease");
 
-    // Once it has joined, nothing that it joined by is needed.
+    // Once it has joined, it does not need the bootstrap credentials.
     let kubeconfig = agent.dir.path().join("kubelet.conf").display().to_string();
     let agent = agent.again(&["--kubeconfig".to_owned(), kubeconfig]);
     until("the node comes again", async || {

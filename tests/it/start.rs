@@ -1,4 +1,4 @@
-//! What keeps the program from starting: each case gives one clear error and an exit code, and overwrites nothing.
+//! Everything that prevents a start: each case prints one clear error, has its exit code, and overwrites nothing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -41,7 +41,7 @@ fn compact(dir: &Path) -> Command {
     command
 }
 
-/// Checks that the program prints one line why it does not start, which contains all `parts`.
+/// Checks that the program prints one line that says why it does not start, and that contains all `parts`.
 async fn refused(what: &str, command: Command, parts: &[&str]) {
     let output = ended(command).await;
     let error = String::from_utf8_lossy(&output.stderr);

@@ -118,7 +118,7 @@ async fn write(
             }
             Some((status, refusal)) => panic!("{path}: {status} {refusal}"),
             None => {
-                // All of it was done, or nothing.
+                // The whole change was made, or nothing.
                 let (status, object) = client.get(&path).await;
                 let now = (status == 200)
                     .then(|| object["data"]["v"].as_str().unwrap_or_default().to_owned());

@@ -1,4 +1,4 @@
-//! A client that does exactly what it is told: no retries, no headers except `Host`.
+//! A client that sends requests exactly as given: no retries, no headers except `Host`.
 
 use std::path::Path;
 use std::sync::Arc;

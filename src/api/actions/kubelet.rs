@@ -42,7 +42,7 @@ pub type Dial = Box<dyn Fn() -> DuplexStream + Send + Sync>;
 pub struct Agents(Mutex<HashMap<String, Dial>>);
 
 impl Agents {
-    /// From now on the agent of `node` is reached by `dial`.
+    /// Connects to the agent of `node` with `dial` from now on.
     pub fn add(&self, node: &str, dial: Dial) {
         self.0.lock().insert(node.to_owned(), dial);
     }
@@ -54,14 +54,14 @@ impl Agents {
 
 /// Connects to agents, as this server.
 pub struct Kubelets {
-    /// Shows who this server is.
+    /// The connector with this server's certificate.
     identity: ArcSwap<TlsConnector>,
-    /// Shows nothing.
+    /// The connector without a certificate.
     anonymous: TlsConnector,
     agents: Arc<Agents>,
 }
 
-/// Connections on which a certificate is shown.
+/// A connector that presents a certificate.
 fn showing(identity: &Issued) -> Result<TlsConnector, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes())
@@ -76,13 +76,13 @@ fn showing(identity: &Issued) -> Result<TlsConnector, String> {
 }
 
 impl Kubelets {
-    /// Makes connections to agents with the certificate `identity`, and to `agents` in this process.
+    /// Connects to agents with the certificate `identity`, and to `agents` in this process.
     ///
     /// # Errors
     /// The certificate or key is invalid.
     pub fn new(identity: &Issued, agents: Arc<Agents>) -> Result<Self, String> {
-        // Any serving certificate will do, as upstream unless --kubelet-certificate-authority is given. The agent still
-        // asks for ours.
+        // Accept any serving certificate, like upstream without --kubelet-certificate-authority. The agent still
+        // requests ours.
         let builder = crate::dial::trusting().map_err(|error| error.to_string())?;
         Ok(Kubelets {
             identity: ArcSwap::from_pointee(showing(identity)?),
@@ -91,16 +91,16 @@ impl Kubelets {
         })
     }
 
-    /// Shows another identity on connections from now on.
+    /// Presents another certificate on new connections.
     ///
     /// # Errors
-    /// A certificate or key that TLS does not take; the old one stays.
+    /// The certificate or key is invalid; the old one stays.
     pub fn identify(&self, identity: &Issued) -> Result<(), String> {
         self.identity.store(Arc::new(showing(identity)?));
         Ok(())
     }
 
-    /// Sends a request to `backend` and gives its answer; the connection lives on behind it.
+    /// Sends a request to `backend` and returns the response. The connection lives as long as the response's body.
     pub(in crate::api) async fn send<B>(
         &self,
         backend: Backend,

@@ -1,5 +1,5 @@
-//! Which flow schema a request belongs to, and which flow within it: a pure function of who asks, what for, and the
-//! schemas. Follows k8s.io/apiserver/pkg/util/flowcontrol/rule.go and startRequest of its apf_controller.go.
+//! Finds the flow schema of a request, and its flow within the schema: a pure function of user, request and schemas.
+//! Follows k8s.io/apiserver/pkg/util/flowcontrol/rule.go and `startRequest` in apf_controller.go.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use crate::api::request_info::Info;
 use crate::auth::{User, accounts};
 use crate::schema::Value;
 
-/// The name that stands for every one.
+/// The wildcard: matches every name.
 const ALL: &str = "*";
 
-/// A flow schema, made ready to be matched.
+/// A parsed FlowSchema.
 #[derive(Debug)]
 pub struct Schema {
     /// Its name.
     pub name: Arc<str>,
-    /// Its UID; empty where the object is not there.
+    /// Its UID; empty if the object is not stored.
     pub uid: Arc<str>,
     /// The name of its priority level.
     pub level: Arc<str>,
@@ -25,7 +25,7 @@ pub struct Schema {
     rules: Vec<Rule>,
 }
 
-/// What tells flows of a schema apart.
+/// Which attribute of a request distinguishes the flows of a schema.
 #[derive(Clone, Copy, Debug)]
 enum Distinguisher {
     Nothing,
@@ -40,7 +40,7 @@ struct Rule {
     paths: Vec<PathRule>,
 }
 
-/// Whom a rule is about. A name that is not there means all.
+/// The subject of a rule. `None` matches every name.
 #[derive(Debug)]
 enum Subject {
     User(Option<Box<str>>),
@@ -49,11 +49,11 @@ enum Subject {
         namespace: Box<str>,
         name: Option<Box<str>>,
     },
-    /// What nobody is: a kind that there is not, or one without its field.
+    /// Matches nobody: an unknown kind, or a subject without the field of its kind.
     Nobody,
 }
 
-/// Names of which each is meant, or all.
+/// A list of names, or the wildcard.
 #[derive(Debug)]
 enum Names {
     All,
@@ -78,7 +78,7 @@ struct PathRule {
 #[derive(Debug)]
 enum Path {
     All,
-    /// This path, and all below it.
+    /// This path and everything below it.
     At {
         whole: Box<str>,
         below: Box<str>,
@@ -86,7 +86,7 @@ enum Path {
 }
 
 impl Schema {
-    /// Reads a FlowSchema as it is stored.
+    /// Parses a stored FlowSchema.
     pub fn of(object: &Value) -> Schema {
         let (meta, spec) = (object.at("metadata"), object.at("spec"));
         Schema {
@@ -103,17 +103,17 @@ impl Schema {
         }
     }
 
-    /// The order in which schemas are asked: the lower precedence first, then the lower name.
+    /// The matching order: by precedence, then by name.
     pub fn order(&self, other: &Schema) -> Ordering {
         (self.precedence, &self.name).cmp(&(other.precedence, &other.name))
     }
 
-    /// Whether a request of `user` for `info` belongs to it.
+    /// Whether the schema matches a request of `user` for `info`.
     pub fn matches(&self, user: &User, info: &Info) -> bool {
         self.rules.iter().any(|rule| rule.matches(user, info))
     }
 
-    /// What tells the request's flow from others of the schema.
+    /// The flow distinguisher of the request within the schema.
     pub fn distinguisher<'a>(&self, user: &'a User, info: &'a Info) -> &'a str {
         match self.distinguisher {
             Distinguisher::Nothing => "",
@@ -188,7 +188,7 @@ impl Subject {
 }
 
 impl Names {
-    /// The strings of a list. That all are meant is said by `*` alone.
+    /// Parses a list of strings. `*` is the wildcard only as the sole item.
     fn of(rule: &Value, key: &str) -> Names {
         let names = rule.list(key).iter();
         let names: Vec<Box<str>> = names

@@ -1,5 +1,4 @@
-//! What is counted of priority levels and flow schemas, under upstream's names
-//! (k8s.io/apiserver/pkg/util/flowcontrol/metrics).
+//! Metrics of priority levels and flow schemas, with upstream's names (k8s.io/apiserver/pkg/util/flowcontrol/metrics).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,28 +9,28 @@ use super::request::{Arrival, Reason};
 use super::shares::Bounds;
 use crate::meta::prometheus::{Families, Histogram};
 
-/// Upper bounds of the buckets of waits, in seconds.
+/// Upper bounds of the wait time histogram's buckets, in seconds.
 static WAITS: [f64; 13] = [
     0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0,
 ];
 
-/// The reasons why requests are refused, as they are told.
+/// The values of the label `reason` of rejected requests.
 const REASONS: [(Reason, &str); 3] = [
     (Reason::Limit, "concurrency-limit"),
     (Reason::Full, "queue-full"),
     (Reason::Late, "time-out"),
 ];
 
-/// What is counted of the requests of one level.
+/// Counters of one level.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     /// By flow schema.
     schemas: BTreeMap<Arc<str>, OfSchema>,
-    /// How many were let in.
+    /// Dispatched requests.
     pub dispatched: u64,
-    /// How many were refused.
+    /// Rejected requests.
     pub rejected: u64,
-    /// Those of them who had waited.
+    /// Rejected requests that had waited.
     pub cancelled: u64,
 }
 
@@ -43,7 +42,7 @@ struct OfSchema {
     seats: i64,
     dispatched: u64,
     rejected: [u64; REASONS.len()],
-    /// How long those waited who were refused, and those who were let in.
+    /// Wait times of rejected and of dispatched requests.
     waits: [Histogram; 2],
 }
 
@@ -70,7 +69,7 @@ impl Counts {
         self.schemas.entry(arrival.schema.clone()).or_default()
     }
 
-    /// One more, or one less, waits.
+    /// Adds `more` (1 or -1) to the waiting requests.
     pub fn waits(&mut self, arrival: &Arrival, more: i64) {
         let seats = signed(arrival.width.most());
         let of = self.of(arrival);
@@ -78,7 +77,7 @@ impl Counts {
         of.waiting_seats += more * seats;
     }
 
-    /// One begins to run.
+    /// A request starts executing.
     pub fn begins(&mut self, arrival: &Arrival) {
         self.dispatched += 1;
         let seats = signed(arrival.width.most());
@@ -88,23 +87,23 @@ impl Counts {
         of.seats += seats;
     }
 
-    /// One was answered.
+    /// A request was answered.
     pub fn ends(&mut self, arrival: &Arrival) {
         self.of(arrival).running -= 1;
     }
 
-    /// One gives its seats back.
+    /// A request releases its seats.
     pub fn leaves(&mut self, arrival: &Arrival) {
         let seats = signed(arrival.width.most());
         self.of(arrival).seats -= seats;
     }
 
-    /// One waited for so long, and was let in or not.
+    /// A request waited this long, and then was dispatched or not.
     pub fn waited(&mut self, arrival: &Arrival, let_in: bool, waited: Duration) {
         self.of(arrival).waits[usize::from(let_in)].add(waited.as_secs_f64());
     }
 
-    /// One was refused.
+    /// A request was rejected.
     pub fn refused(&mut self, arrival: &Arrival, reason: Reason) {
         self.rejected += 1;
         self.cancelled += u64::from(reason == Reason::Late);
@@ -120,21 +119,21 @@ fn signed(seats: usize) -> i64 {
     i64::try_from(seats).unwrap_or(i64::MAX)
 }
 
-/// A level as it is at a moment.
+/// The state of a level at one moment.
 pub struct Level {
     /// Its name.
     pub name: Arc<str>,
-    /// Between what its seats are.
+    /// The bounds of its concurrency limit.
     pub bounds: Bounds,
-    /// How many it has.
+    /// Its current concurrency limit, in seats.
     pub limit: usize,
-    /// What it could use.
+    /// Its demand for seats.
     pub demand: Found,
-    /// What was counted.
+    /// Its counters.
     pub counts: Counts,
 }
 
-/// Tells of all levels.
+/// Writes the metrics of all levels.
 pub fn tell(levels: &[Level], out: &mut Families) {
     type OfLevel = fn(&Level) -> f64;
     let of_levels: [(&str, &str, OfLevel); 8] = [

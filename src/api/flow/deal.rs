@@ -1,7 +1,7 @@
-//! Shuffle sharding: each flow is dealt a few of the queues, by its name, so that one that floods its own leaves others
-//! some that it does not share. Follows k8s.io/apiserver/pkg/util/shufflesharding.
+//! Shuffle sharding: the hash of a flow selects a few of the queues, so that a flow that floods its own queues leaves
+//! other flows some queues that they do not share with it. Follows k8s.io/apiserver/pkg/util/shufflesharding.
 
-/// The number by which a flow is dealt its queues.
+/// The hash of a flow, from which its queues follow.
 pub fn number(schema: &str, distinguisher: &str) -> u64 {
     let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
     digest.update(schema.as_bytes());
@@ -12,7 +12,7 @@ pub fn number(schema: &str, distinguisher: &str) -> u64 {
     first.fold(0, |number, byte| (number << 8) | u64::from(*byte))
 }
 
-/// Deals `hand` different cards of a deck, by a number.
+/// Deals `hand` distinct cards from a deck of `deck` cards, determined by `number`.
 pub fn deal(mut number: u64, deck: usize, hand: usize) -> Vec<usize> {
     let mut drawn: Vec<usize> = Vec::with_capacity(hand);
     let mut dealt = Vec::with_capacity(hand);
@@ -21,7 +21,7 @@ pub fn deal(mut number: u64, deck: usize, hand: usize) -> Vec<usize> {
         #[allow(clippy::cast_possible_truncation)]
         let draw = (number % left) as usize;
         number /= left;
-        // The card is the one that stands there when those before it are taken out of the deck.
+        // Map the index among the remaining cards to the card's number in the full deck.
         let card = drawn
             .iter()
             .rev()
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn a_flow_has_the_queues_that_its_name_deals() {
-        // The first eight bytes of the digest, the lowest first.
+        // The first eight bytes of the digest, little-endian.
         assert_eq!(
             number("", ""),
             u64::from_le_bytes([0x6e, 0x34, 0x0b, 0x9c, 0xff, 0xb3, 0x7a, 0x98])
@@ -51,7 +51,7 @@ mod tests {
         for (number, deck, hand, dealt) in [
             (0, 4, 3, vec![0, 1, 2]),
             (4 * 3 * 2 - 1, 4, 3, vec![3, 2, 1]),
-            // The first card is 1, the second the last of those that are left, the third the first.
+            // The first card is 1, the second the last of the remaining ones, the third the first.
             (1 + 4 * 2, 4, 3, vec![1, 3, 0]),
             (7, 1, 1, vec![0]),
         ] {

@@ -1,12 +1,12 @@
-//! How many seats the requests of a level could use over time. Follows
-//! k8s.io/apiserver/pkg/util/flowcontrol/fairqueuing/integrator.go and seatDemandStats of its apf_controller.go.
+//! The demand for seats of a level over time. Follows k8s.io/apiserver/pkg/util/flowcontrol/fairqueuing/integrator.go
+//! and `seatDemandStats` in apf_controller.go.
 
 use std::time::Duration;
 
-/// How much of what was smoothed stays each time it is looked at: half of it after five minutes.
+/// The weight of the previous smoothed value at each adjustment; its half-life is five minutes.
 const STAYS: f64 = 0.977;
 
-/// Seats in use and waited for, added up over a period.
+/// Integrates the seats in use and waited for over a period.
 #[derive(Clone, Debug, Default)]
 pub struct Demand {
     since: Duration,
@@ -17,21 +17,21 @@ pub struct Demand {
     peak: f64,
 }
 
-/// What was found of periods so far.
+/// Statistics of the periods so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Found {
-    /// The most seats of the last period.
+    /// The highest demand in the last period.
     pub peak: f64,
-    /// The average of the last period.
+    /// The average demand in the last period.
     pub average: f64,
-    /// How far it went from that.
+    /// The standard deviation in the last period.
     pub deviation: f64,
-    /// What a level may need, falling slowly.
+    /// Average plus deviation; rises at once and falls slowly.
     pub smoothed: f64,
 }
 
 impl Demand {
-    /// Notes how many seats could be used from `at` on.
+    /// Sets the demand from `at` on.
     pub fn set(&mut self, at: Duration, seats: usize) {
         self.advance(at);
         self.now = seats as f64;
@@ -46,7 +46,7 @@ impl Demand {
         self.squares += self.now * self.now * seconds;
     }
 
-    /// Ends the period at `at` and begins the next; what is known now, given what was before.
+    /// Ends the period at `at` and begins the next. Returns the new statistics, given the previous ones.
     pub fn ends(&mut self, at: Duration, before: Found) -> Found {
         self.advance(at);
         let done = std::mem::replace(
@@ -102,7 +102,7 @@ mod tests {
         let second = demand.ends(seconds(18), first);
         assert_eq!((second.peak, second.average), (0.0, 0.0));
         assert_eq!(second.smoothed, STAYS * first.smoothed);
-        // What goes on counts for the next period, too; one without length tells but its peak.
+        // The current demand carries over to the next period; a period of length zero updates only the peak.
         demand.set(seconds(18), 3);
         let third = demand.ends(seconds(18), second);
         assert_eq!((third.peak, third.smoothed), (3.0, second.smoothed));

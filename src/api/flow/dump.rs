@@ -1,5 +1,5 @@
-//! What `/debug/api_priority_and_fairness/` shows: levels, queues and requests as they are at the moment, a row each.
-//! Follows k8s.io/apiserver/pkg/util/flowcontrol/apf_controller_debug.go.
+//! The tables at `/debug/api_priority_and_fairness/`: the current levels, queues and requests, one per row. Follows
+//! k8s.io/apiserver/pkg/util/flowcontrol/apf_controller_debug.go.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,8 @@ use crate::meta::time;
 
 type Row = Vec<String>;
 
-/// The dump of this name, given when the server's clock stood at nothing; none where there is no such dump.
+/// The dump `name`; `None` if there is no such dump. `begun` is the wall-clock time at which the server's clock
+/// started.
 pub fn dump(levels: &Levels, name: &str, details: bool, begun: SystemTime) -> Option<String> {
     let rows = match name {
         "dump_priority_levels" => priority_levels(levels),
@@ -53,7 +54,7 @@ fn priority_levels(levels: &Levels) -> Vec<Row> {
             set.running().to_string(),
             set.counts.dispatched.to_string(),
             set.counts.rejected.to_string(),
-            // Upstream counts these with the next.
+            // Upstream counts timed-out requests as cancelled.
             "0".to_owned(),
             set.counts.cancelled.to_string(),
         ])
@@ -137,7 +138,7 @@ fn requests(levels: &Levels, details: bool, begun: SystemTime) -> Vec<Row> {
     rows
 }
 
-/// The requests of a level: queue by queue those that wait, in order, then those that run; then those of no queue.
+/// The requests of a level: waiting ones queue by queue, in order, then executing ones; then those without a queue.
 fn of_level<W>(name: &str, set: &QueueSet<W>, details: bool, begun: SystemTime) -> Vec<Row> {
     let mut rows = Vec::new();
     let running = |queue: Option<usize>| {
@@ -198,7 +199,7 @@ fn of_level<W>(name: &str, set: &QueueSet<W>, details: bool, begun: SystemTime) 
     rows
 }
 
-/// A moment of the server's clock on the wall, as Go's RFC3339Nano prints it.
+/// A time of the server's clock as wall-clock time, in Go's RFC3339Nano format.
 fn moment(begun: SystemTime, at: Option<Duration>) -> String {
     let at = at.and_then(|at| jiff::Timestamp::try_from(begun + at).ok());
     at.map_or("0001-01-01T00:00:00Z".to_owned(), |at| at.to_string())
@@ -209,8 +210,8 @@ fn seat_seconds(work: Work) -> String {
     format!("{}.{:08}ss", work / SECOND, work % SECOND)
 }
 
-/// Rows as Go's text/tabwriter lays them out: columns as wide as their widest cell, its comma and a space, and no less
-/// than eight; the last one as it is.
+/// Formats rows like Go's text/tabwriter: each column is as wide as its widest cell with a comma and a space, but at
+/// least eight characters; the last one is not padded.
 fn table(rows: &[Row]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let wide = |column: usize| {

@@ -1,5 +1,5 @@
-//! Without priority and fairness: so many requests that read, and so many that write, and no more. Follows
-//! k8s.io/apiserver/pkg/server/filters/maxinflight.go.
+//! Without priority and fairness: a limit for concurrent read-only requests and one for concurrent mutating requests.
+//! Follows k8s.io/apiserver/pkg/server/filters/maxinflight.go.
 
 use std::sync::Arc;
 
@@ -8,18 +8,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::api::request_info::Info;
 use crate::auth::{MASTERS, User};
 
-/// The places for requests.
+/// The limits.
 pub struct InFlight {
-    /// None for any number.
+    /// `None` is unlimited.
     reading: Option<Arc<Semaphore>>,
     changing: Option<Arc<Semaphore>>,
 }
 
-/// A request's place; none where it needs none.
+/// A request's permit; `None` if the request is not limited.
 pub type Place = Option<OwnedSemaphorePermit>;
 
 impl InFlight {
-    /// So many places for requests that read, and for those that change something; 0 for any number.
+    /// Limits for read-only and for mutating requests; 0 is unlimited.
     pub fn new(reading: usize, changing: usize) -> Self {
         let places = |limit: usize| {
             (limit > 0).then(|| Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS))))
@@ -30,7 +30,7 @@ impl InFlight {
         }
     }
 
-    /// The place of a request; none is left where this is none. Administrators need none then.
+    /// Admits a request; `None` if the limit is reached, which does not apply to administrators.
     pub fn enter(&self, user: &User, info: &Info) -> Option<Place> {
         let places = match info.reads() {
             true => &self.reading,
@@ -69,7 +69,7 @@ mod tests {
         let second = places.enter(&admin, &read).expect("a place");
         assert!(first.is_some() && second.is_some());
         assert!(places.enter(&jane, &read).is_none());
-        // Administrators are answered nevertheless, and so is what may go on for long.
+        // Administrators and long-running requests are admitted nevertheless.
         assert!(
             places
                 .enter(&admin, &read)

@@ -1,5 +1,5 @@
-//! The priority levels and flow schemas of a server, as their objects say: what follows from a change of them, and from
-//! demand over time. Follows k8s.io/apiserver/pkg/util/flowcontrol/apf_controller.go.
+//! The priority levels and flow schemas of a server: applies changes of the stored objects, and adjusts concurrency
+//! limits to demand. Follows k8s.io/apiserver/pkg/util/flowcontrol/apf_controller.go.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,22 +21,22 @@ use crate::api::request_info::Info;
 use crate::auth::{User, bootstrap};
 use crate::schema::Value;
 
-/// The level, and the flow schema, whose requests never wait.
+/// The level and the flow schema whose requests never wait.
 const EXEMPT: &str = "exempt";
-/// Those of whom no other schema is.
+/// The level and the flow schema of requests that no other schema matches.
 const CATCH_ALL: &str = "catch-all";
 
-/// A priority level at work. It stays as it is while its object changes.
+/// A priority level in use. Persists when its object changes.
 pub struct Level {
     /// Its name.
     pub name: Arc<str>,
     /// Its requests.
     pub set: Mutex<QueueSet<oneshot::Sender<()>>>,
-    /// What it refused lately.
+    /// Its recent rejections.
     pub refusals: Mutex<Refusals>,
 }
 
-/// What a PriorityLevelConfiguration says.
+/// A parsed PriorityLevelConfiguration.
 #[derive(Clone, Debug)]
 struct Configuration {
     name: Arc<str>,
@@ -46,7 +46,7 @@ struct Configuration {
 }
 
 impl Configuration {
-    /// Reads one as it is stored; none where it is not whole, which validation does not let pass.
+    /// Parses a stored object; `None` if it is incomplete, which validation does not allow.
     fn of(object: &Value) -> Option<Configuration> {
         let (meta, spec) = (object.at("metadata"), object.at("spec"));
         let limited = spec.at("limited").at("limitResponse");
@@ -75,27 +75,27 @@ impl Configuration {
     }
 }
 
-/// A level, and what is known of it.
+/// A level and its state.
 struct Kept {
     level: Arc<Level>,
     configuration: Configuration,
     bounds: Bounds,
     limit: usize,
     demand: Found,
-    /// Its object is gone: it goes when its last request does.
+    /// The object was deleted: the level is removed after its last request.
     quiescing: bool,
 }
 
 /// All levels of a server.
 pub struct Levels {
-    /// The seats of all of them.
+    /// The total number of seats.
     total: usize,
     kept: BTreeMap<Arc<str>, Kept>,
 }
 
-/// What requests are judged by, until the next change.
+/// An immutable view for classifying requests, replaced after each change.
 pub struct Snapshot {
-    /// In the order in which they are asked.
+    /// In matching order.
     classes: Vec<Class>,
 }
 
@@ -105,9 +105,9 @@ pub struct Class {
     pub schema: Schema,
     /// Its level.
     pub level: Arc<Level>,
-    /// The UIDs of both as answers tell them.
+    /// The UIDs of both, for response headers.
     pub uids: Uids,
-    /// What happens where there are no seats.
+    /// What happens to requests when there are no free seats.
     pub response: Response,
     /// The most seats that a request may take.
     pub most: usize,
@@ -123,7 +123,7 @@ pub struct Uids {
 }
 
 impl Snapshot {
-    /// The class of a request: the first that takes it, or the one that is there for what no other takes.
+    /// The class of a request: the first that matches, or catch-all.
     pub fn class(&self, user: &User, info: &Info) -> Option<&Class> {
         let mut classes = self.classes.iter();
         let found = classes.find(|class| class.schema.matches(user, info));
@@ -135,7 +135,7 @@ impl Snapshot {
 }
 
 impl Levels {
-    /// Those of a server that lets in so many requests at once, before it knows any object.
+    /// The mandatory levels of a server with so many seats, before any object has been read.
     pub fn new(total: usize) -> (Levels, Snapshot) {
         let mut levels = Levels {
             total,
@@ -145,7 +145,7 @@ impl Levels {
         (levels, snapshot)
     }
 
-    /// Takes over what the stored objects say; those that every cluster has are there in any case.
+    /// Applies the stored objects. The mandatory ones exist even if they are not stored.
     pub fn digest(
         &mut self,
         now: Duration,
@@ -153,7 +153,7 @@ impl Levels {
         schemas: &[Arc<Value>],
     ) -> Snapshot {
         let stored = levels.iter().map(|object| &**object);
-        // What is stored comes last, and counts.
+        // Stored objects come last, so they replace the mandatory ones of the same name.
         let all = mandatory("PriorityLevelConfiguration").chain(stored);
         let configured: BTreeMap<Arc<str>, Configuration> = all
             .filter_map(Configuration::of)
@@ -190,7 +190,7 @@ impl Levels {
         Snapshot { classes }
     }
 
-    /// The class of a schema; none where its level is not there.
+    /// The class of a schema; `None` if its level does not exist.
     fn class(&self, schema: Schema) -> Option<Class> {
         let kept = self
             .kept
@@ -214,8 +214,8 @@ impl Levels {
         })
     }
 
-    /// Shares seats out again, by what levels could use since this was done last. Levels without an object and requests
-    /// go.
+    /// Distributes the seats again according to the demand since the last time, and removes idle levels whose object
+    /// was deleted.
     pub fn adjust(&mut self, now: Duration) {
         self.kept
             .retain(|_, kept| !kept.quiescing || !kept.level.set.lock().is_idle());
@@ -241,7 +241,7 @@ impl Levels {
         }
     }
 
-    /// What was counted of all of them.
+    /// The state of all levels, for metrics.
     pub fn counted(&self) -> Vec<counts::Level> {
         let counted = |kept: &Kept| counts::Level {
             name: kept.level.name.clone(),
@@ -253,28 +253,28 @@ impl Levels {
         self.kept.values().map(counted).collect()
     }
 
-    /// All of them, by name, and whether they go.
+    /// All levels by name, and whether each is quiescing.
     pub fn all(&self) -> impl Iterator<Item = (&Arc<Level>, bool)> {
         self.kept.values().map(|kept| (&kept.level, kept.quiescing))
     }
 }
 
 impl Level {
-    /// Changes what runs and waits, and wakes those who may run then.
+    /// Changes the queue set, and wakes the requests that were dispatched.
     pub fn change<T>(&self, change: impl FnOnce(&mut QueueSet<oneshot::Sender<()>>) -> T) -> T {
         let mut set = self.set.lock();
         let changed = change(&mut set);
         let woken = set.woken();
         drop(set);
         for wake in woken {
-            // Who does not wait any more gives the seats back.
+            // If the request has given up, it releases its seats itself.
             let _ = wake.send(());
         }
         changed
     }
 }
 
-/// Objects of a kind that every cluster has, whether or not they are stored.
+/// The objects of a kind that exist in every cluster, stored or not.
 fn mandatory<'a>(kind: &'static str) -> impl Iterator<Item = &'a Value> {
     let made = bootstrap::objects().iter().map(|made| &made.object);
     made.filter(move |object| {

@@ -1,11 +1,11 @@
-//! Who is answered when more is asked than the server can do at once: API Priority and Fairness. Follows
+//! API Priority and Fairness: which requests are served when there are more than the server can handle at once. Follows
 //! k8s.io/apiserver/pkg/util/flowcontrol and pkg/server/filters/priority-and-fairness.go.
 //!
-//! A request belongs to a flow schema (`classify`) and by it to a priority level, whose seats are its part of the server's
-//! (`shares`) by what it could use lately (`demand`). It takes seats by what it costs (`width`); where there are none, it
-//! is refused or waits in a queue (`queues`, `deal`), with its body unread. All of that decides without clock or task;
-//! `levels` keeps it as the objects say, and here requests wait for real. Requests from within this process are not held
-//! up: what waits may wait for them.
+//! A request belongs to a flow schema (`classify`) and through it to a priority level. A level's seats are its part of
+//! the server's (`shares`), adjusted to recent demand (`demand`). A request takes seats according to its cost
+//! (`width`); if none are free it is rejected or waits in a queue (`queues`, `deal`), with its body unread. These
+//! modules decide without clocks or tasks; `levels` applies the stored objects, and this module makes requests wait.
+//! Requests from within this process are not limited, because waiting requests may depend on them.
 
 mod classify;
 mod counts;
@@ -46,19 +46,19 @@ use crate::meta::time;
 use crate::resources::cluster::Cluster;
 use crate::schema::Value;
 
-/// A request came from the network, from this address where the system tells it, and not from within this process, where
-/// one may wait for another.
+/// Marks a request from the network, with its address if known. Requests from within this process are unmarked and
+/// never wait, because others may wait for them.
 #[derive(Clone, Copy)]
 pub struct Remote(pub Option<SocketAddr>);
 
-/// How many requests are answered at once.
+/// Limits of concurrent requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Whether by priority levels, which have both numbers together.
+    /// Whether to use priority levels, which share the sum of both limits.
     pub fair: bool,
-    /// Requests that read.
+    /// Read-only requests.
     pub reading: usize,
-    /// Requests that change something.
+    /// Mutating requests.
     pub changing: usize,
 }
 
@@ -72,7 +72,7 @@ impl Default for Limits {
     }
 }
 
-/// Lets requests in. Clones are the same.
+/// Admits requests. Clones share their state.
 #[derive(Clone)]
 pub struct Flow(Arc<Inner>);
 
@@ -88,11 +88,11 @@ enum How {
         levels: Mutex<Levels>,
         now: ArcSwap<Snapshot>,
     },
-    /// By their number alone.
+    /// By number only.
     Plain(InFlight),
 }
 
-/// When the server began, by the clock that goes evenly and by the one on the wall.
+/// When the server started, by the monotonic clock and by the wall clock.
 #[derive(Clone, Copy, Debug)]
 struct Clock(Instant, SystemTime);
 
@@ -108,16 +108,16 @@ impl Default for Flow {
     }
 }
 
-/// A request as it is let in or not.
+/// The outcome of admission.
 pub struct Entry {
-    /// What its answer tells of its flow schema and level.
+    /// The UIDs of its flow schema and level, for response headers.
     pub uids: Option<Uids>,
-    /// Its seats until it is answered, or how many seconds whoever asks is to wait.
+    /// The seats until it is answered, or after how many seconds the client may try again.
     pub seats: Result<Seats, i64>,
 }
 
 impl Entry {
-    /// One that nothing limits.
+    /// A request without limits.
     fn free() -> Entry {
         Entry {
             uids: None,
@@ -126,14 +126,14 @@ impl Entry {
     }
 }
 
-/// The seats of a request, given back when they are dropped.
+/// The seats of a request, released when dropped.
 #[derive(Default)]
 pub struct Seats {
     _place: inflight::Place,
     _taken: Option<Taken>,
 }
 
-/// A request that is in a level, whether it runs or waits.
+/// A request in a level, waiting or executing.
 struct Taken {
     level: Arc<Level>,
     ticket: Ticket,
@@ -153,14 +153,14 @@ impl Drop for Taken {
                 tokio::time::sleep(lingers).await;
                 release();
             })),
-            // The process ends.
+            // There is no runtime any more: the process is ending.
             Err(_) => release(),
         }
     }
 }
 
 impl Flow {
-    /// Lets in so many at once.
+    /// Admits requests within `limits`.
     pub fn new(limits: Limits) -> Flow {
         let how = match limits.fair {
             true => {
@@ -179,8 +179,8 @@ impl Flow {
         }))
     }
 
-    /// Lets a request of `user` in, or has it wait for at most `patience` until there are seats. `width` says how many
-    /// it takes, given the most that it may.
+    /// Admits a request of `user`, after waiting at most `patience` for seats. `width` returns how many seats it takes,
+    /// given the most that it may take.
     pub async fn enter(
         &self,
         user: &User,
@@ -204,7 +204,7 @@ impl Flow {
                 };
             }
         };
-        // There is always one.
+        // There is always one: catch-all.
         let Some(class) = snapshot.class(user, info) else {
             return Entry::free();
         };
@@ -238,7 +238,7 @@ impl Flow {
         }
     }
 
-    /// Takes seats of a level; none where there are none for too long, or nobody may wait.
+    /// Takes seats of a level; `None` if the request was rejected or waited in vain.
     async fn take(
         &self,
         level: &Arc<Level>,
@@ -264,18 +264,18 @@ impl Flow {
             Start::Refuse(_) => return None,
             Start::Run(ticket) | Start::Wait(ticket) => ticket,
         };
-        // From here on what is taken is given back, even where nobody waits for the answer any more.
+        // From here on the seats are released even if this future is dropped.
         let taken = taken(ticket);
         let Some(woken) = waits else {
             return Some(taken);
         };
         let woken = tokio::time::timeout(patience, woken).await;
-        // Who is let in at the last moment is in.
+        // If the request was dispatched just after the timeout, it is admitted.
         let in_vain = woken.is_err() && level.change(|set| set.give_up(clock.now(), ticket));
         (!in_vain).then_some(taken)
     }
 
-    /// Takes over what the stored objects say.
+    /// Applies the stored objects.
     pub fn digest(&self, levels: &[Arc<Value>], schemas: &[Arc<Value>]) {
         if let How::Fair { levels: kept, now } = &self.0.how {
             let mut kept = kept.lock();
@@ -283,14 +283,14 @@ impl Flow {
         }
     }
 
-    /// Shares seats out again.
+    /// Adjusts concurrency limits to demand.
     pub fn adjust(&self) {
         if let How::Fair { levels, .. } = &self.0.how {
             levels.lock().adjust(self.0.begun.now());
         }
     }
 
-    /// Tells what was counted.
+    /// Writes the metrics.
     pub fn tell(&self, out: &mut Families) {
         if let How::Fair { levels, .. } = &self.0.how {
             let counted = levels.lock().counted();
@@ -298,7 +298,7 @@ impl Flow {
         }
     }
 
-    /// The dump of that name, with what requests are about if `details`; none where there is none.
+    /// The dump `name`, with the requests' attributes if `details`; `None` if there is no such dump.
     pub fn dump(&self, name: &str, details: bool) -> Option<String> {
         match &self.0.how {
             How::Fair { levels, .. } => dump::dump(&levels.lock(), name, details, self.0.begun.1),
@@ -306,12 +306,12 @@ impl Flow {
         }
     }
 
-    /// Counts a watch that has begun, until what is returned is dropped.
+    /// Counts an open watch until the returned value is dropped.
     pub fn watches(&self, info: &Info, query: &Query) -> Option<Open> {
         self.0.watched.open(info, query)
     }
 
-    /// How many seats a request takes, which may be `most`.
+    /// How many seats a request takes, at most `most`.
     pub fn width(&self, cluster: &Cluster, info: &Info, query: &Query, most: usize) -> Width {
         let watches = || self.0.watched.count(info);
         width::estimate(cluster, info, query, watches, most)

@@ -1,11 +1,11 @@
-//! The requests of one priority level: which run, which wait in which queue, and who is next. A state machine without
-//! clock, lock or task: whoever holds it says what time it is, and wakes whom it names. Follows
+//! The requests of one priority level: which are executing, which wait in which queue, and which is next. A state
+//! machine without clock, lock or task: the caller passes the time and wakes the requests it returns. Follows
 //! k8s.io/apiserver/pkg/util/flowcontrol/fairqueuing/queueset.
 //!
-//! Queues are served as if all of them worked at the same time: a meter of progress tells how many seat-seconds each has
-//! had so far, a queue's `next` tells at which reading its first request would begin, and the request whose end comes
-//! first is served. Unlike upstream's, the meter has numbers enough never to be set back, and of queues that are too many
-//! after a change those at the end go as soon as they are empty.
+//! Fair queuing: queues are served as if all of them progressed at the same time. `meter` is the work (seat-seconds)
+//! that each busy queue would have had so far; a queue's `next` is the reading at which its first request would begin;
+//! the request that would end first is dispatched first. Unlike upstream's, the meter is an integer that never needs to
+//! be reset, and surplus queues after a configuration change are removed from the end as they become empty.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,22 +18,22 @@ use super::request::{
 };
 use super::width::SERVICE;
 
-/// The requests of a level. `W` wakes one that waits.
+/// The requests of a level. `W` wakes a waiting request.
 pub struct QueueSet<W> {
     response: Response,
     limit: usize,
     queues: Vec<Queue>,
     requests: BTreeMap<Ticket, Request<W>>,
     tickets: Ticket,
-    /// The queues in which somebody waits.
+    /// The queues with waiting requests.
     nonempty: BTreeSet<usize>,
-    /// How many queues are not idle.
+    /// How many queues have waiting or executing requests.
     busy: usize,
     meter: Work,
     at: Duration,
     /// The queue that was served last.
     served: usize,
-    /// How many have come to queues; where in its hand a flow looks first.
+    /// How many requests have been queued; rotates the queue of a hand that is tried first.
     arrivals: usize,
     waiting: usize,
     waiting_seats: usize,
@@ -41,7 +41,7 @@ pub struct QueueSet<W> {
     seats: usize,
     demand: Demand,
     woken: Vec<W>,
-    /// What is counted.
+    /// The metrics.
     pub counts: Counts,
 }
 
@@ -72,7 +72,7 @@ impl<W> QueueSet<W> {
         set
     }
 
-    /// Other settings from now on. Those that wait go on waiting, whatever they are.
+    /// Changes the settings. Requests that are waiting stay in their queues.
     pub fn configure(&mut self, now: Duration, response: Response, limit: usize) {
         self.advance(now);
         self.response = response;
@@ -95,7 +95,7 @@ impl<W> QueueSet<W> {
         }
     }
 
-    /// Takes a request. If it waits, [`Self::wake_by`] says how to wake it.
+    /// Adds a request. If it has to wait, pass its waker to [`Self::wake_by`].
     pub fn start(&mut self, now: Duration, arrival: Arrival) -> Start {
         self.advance(now);
         let queue = match self.response {
@@ -140,19 +140,19 @@ impl<W> QueueSet<W> {
         }
     }
 
-    /// Says how to wake a request that waits.
+    /// Sets the waker of a waiting request.
     pub fn wake_by(&mut self, ticket: Ticket, wake: W) {
         if let Some(request) = self.requests.get_mut(&ticket) {
             request.wake = Some(wake);
         }
     }
 
-    /// Those that were let in since this was asked last.
+    /// Takes the wakers of the requests dispatched since the last call.
     pub fn woken(&mut self) -> Vec<W> {
         std::mem::take(&mut self.woken)
     }
 
-    /// A request that waits gives up; whether it did wait. One that runs by now does not, and has to be ended.
+    /// Removes a waiting request. Returns false if it is not waiting: if it is executing, it must be ended.
     pub fn give_up(&mut self, now: Duration, ticket: Ticket) -> bool {
         self.advance(now);
         let Some(request) = self.requests.get(&ticket) else {
@@ -170,13 +170,14 @@ impl<W> QueueSet<W> {
         }
         self.bound(queue);
         self.resize();
-        // It may have wanted more seats than were free, and kept others out behind it; upstream leaves those waiting.
+        // The request may have wanted more seats than were free and blocked those behind it. Upstream leaves them
+        // waiting.
         self.dispatch(now);
         true
     }
 
-    /// A request is over, whether it was answered or waits in vain. If it lingers for a while, [`Self::release`] is to be
-    /// called after it.
+    /// Ends a request, whether it was answered or gave up waiting. If it keeps seats for some more time, returns for
+    /// how long; [`Self::release`] must be called then.
     pub fn end(&mut self, now: Duration, ticket: Ticket) -> Option<Duration> {
         match self.give_up(now, ticket) {
             true => None,
@@ -196,7 +197,7 @@ impl<W> QueueSet<W> {
         if let Some(queue) = queue {
             let own = &mut self.queues[queue];
             own.running -= 1;
-            // Its work is known now, and not only guessed.
+            // Replace the estimated service time by the real one.
             own.next -= width.first as i128 * (ten_nanos(SERVICE) - ten_nanos(took));
             self.busy -= usize::from(own.is_idle());
             self.bound(queue);
@@ -205,12 +206,12 @@ impl<W> QueueSet<W> {
             self.release(now, ticket);
             return None;
         }
-        // Who wants more seats than there are waits for those that run, and not for those that linger.
+        // A request wider than the limit waits only for executing requests, so it may be dispatched now.
         self.dispatch(now);
         Some(width.lingers)
     }
 
-    /// A request that was answered does not linger any more.
+    /// Releases the seats of a request that was answered.
     pub fn release(&mut self, now: Duration, ticket: Ticket) {
         self.advance(now);
         let Some(request) = self.requests.remove(&ticket) else {
@@ -227,7 +228,7 @@ impl<W> QueueSet<W> {
         self.dispatch(now);
     }
 
-    /// Ends a period of what is noted of demand.
+    /// Ends a period of demand statistics.
     pub fn demand(&mut self, now: Duration, before: Found) -> Found {
         self.demand.ends(now, before)
     }
@@ -237,7 +238,7 @@ impl<W> QueueSet<W> {
         Start::Refuse(reason)
     }
 
-    /// Notes that everything was as it is until now.
+    /// Advances the meter to `now`.
     fn advance(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.at);
         self.at = self.at.max(now);
@@ -251,7 +252,7 @@ impl<W> QueueSet<W> {
         self.demand.set(self.at, self.seats + self.waiting_seats);
     }
 
-    /// The queue of a flow's hand in which the least work waits.
+    /// The queue with the least waiting work among those of a flow's hand.
     fn choose(&mut self, queuing: Queuing, number: u64) -> usize {
         let hand = deal(number, queuing.queues, queuing.hand);
         let first = self.arrivals % hand.len();
@@ -279,7 +280,7 @@ impl<W> QueueSet<W> {
         self.bound(queue);
     }
 
-    /// Takes a request out of its queue.
+    /// Removes a request from its queue.
     fn leave(&mut self, queue: usize, ticket: Ticket) {
         let (seats, work) = self.requests.get(&ticket).map_or((0, 0), |request| {
             (request.seats(), request.arrival.width.work())
@@ -299,7 +300,7 @@ impl<W> QueueSet<W> {
         self.note_demand();
     }
 
-    /// Lets in all for whom there are seats.
+    /// Dispatches requests while there are free seats.
     fn dispatch(&mut self, now: Duration) {
         while self.seats < self.limit || self.response == Response::Exempt {
             let Some((queue, ticket)) = self.next() else {
@@ -312,8 +313,8 @@ impl<W> QueueSet<W> {
         }
     }
 
-    /// The request that would end first, if there are seats for it. Where several would, it is the turn of the queue
-    /// after the one that was served last.
+    /// The waiting request that would end first, if there are seats for it. Ties go to the next queue after the one
+    /// served last.
     fn next(&self) -> Option<(usize, Ticket)> {
         let turns = self.nonempty.range(self.served + 1..);
         let turns = turns.chain(self.nonempty.range(..=self.served));
@@ -327,7 +328,7 @@ impl<W> QueueSet<W> {
         self.has_seats(seats).then_some((queue, ticket))
     }
 
-    /// Whether so many seats are free. Who wants more than there are has them alone.
+    /// Whether so many seats are free. A request wider than the limit runs alone.
     fn has_seats(&self, seats: usize) -> bool {
         match self.response {
             Response::Exempt => true,
@@ -366,7 +367,7 @@ impl<W> QueueSet<W> {
         self.note_demand();
     }
 
-    /// A queue that was not served for long is not owed for the time before its first request came.
+    /// A queue gets no credit for the time before its first waiting request arrived.
     fn bound(&mut self, queue: usize) {
         let own = &mut self.queues[queue];
         if let Some(first) = own.waiting.front()
@@ -376,17 +377,17 @@ impl<W> QueueSet<W> {
         }
     }
 
-    /// Whether nobody is here.
+    /// Whether there are no requests.
     pub fn is_idle(&self) -> bool {
         self.waiting == 0 && self.running == 0
     }
 
-    /// How many wait.
+    /// How many requests wait.
     pub fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// How many run.
+    /// How many requests are executing.
     pub fn running(&self) -> usize {
         self.running
     }
@@ -396,14 +397,14 @@ impl<W> QueueSet<W> {
         &self.queues
     }
 
-    /// Those who are here, in the order in which they came.
+    /// All requests, in order of arrival.
     pub fn requests(&self) -> impl Iterator<Item = (Ticket, &Request<W>)> {
         self.requests
             .iter()
             .map(|(ticket, request)| (*ticket, request))
     }
 
-    /// One of them.
+    /// The request with this ticket.
     pub fn request(&self, ticket: Ticket) -> Option<&Request<W>> {
         self.requests.get(&ticket)
     }

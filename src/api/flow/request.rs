@@ -1,4 +1,4 @@
-//! What priority levels are made of: requests, how they wait, and what becomes of them.
+//! The types of priority levels: requests, how they are queued, and their outcome.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use compact_str::CompactString;
 use super::width::Width;
 use crate::api::request_info::Info;
 
-/// Seats times time, in units of ten nanoseconds.
+/// Seats multiplied by time, in units of ten nanoseconds.
 pub type Work = i128;
 
 /// The work of some seats over some time.
@@ -21,90 +21,90 @@ pub fn ten_nanos(time: Duration) -> i128 {
     i128::try_from(time.as_nanos() / 10).unwrap_or(i128::MAX)
 }
 
-/// What happens to requests for which there are no seats.
+/// What happens to requests when there are no free seats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Response {
-    /// There are always seats.
+    /// They never need seats.
     Exempt,
-    /// They are refused.
+    /// They are rejected.
     Reject,
     /// They wait.
     Queue(Queuing),
 }
 
-/// How requests wait.
+/// The queuing of a level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queuing {
-    /// How many queues there are.
+    /// The number of queues.
     pub queues: usize,
-    /// Of how many of them a flow may use any.
+    /// How many of them each flow may use.
     pub hand: usize,
-    /// How many may wait in a queue.
+    /// How many requests may wait in a queue.
     pub length: usize,
 }
 
-/// A request that arrives.
+/// An arriving request.
 pub struct Arrival {
     /// Its flow schema.
     pub schema: Arc<str>,
-    /// What tells its flow from others of the schema.
+    /// Its flow distinguisher.
     pub flow: CompactString,
-    /// By which its flow is dealt its queues.
+    /// The hash of its flow.
     pub number: u64,
     /// Its seats.
     pub width: Width,
-    /// Who asks, and
+    /// The user, for dumps.
     pub user: CompactString,
-    /// what for; both for those who look.
+    /// The request's attributes, for dumps.
     pub info: Arc<Info>,
 }
 
-/// Names a request among those of its level.
+/// Identifies a request within its level.
 pub type Ticket = u64;
 
-/// What becomes of a request that arrives.
+/// The immediate outcome for an arriving request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// It runs.
     Run(Ticket),
     /// It waits.
     Wait(Ticket),
-    /// It is refused.
+    /// It is rejected.
     Refuse(Reason),
 }
 
-/// Why a request was refused.
+/// Why a request was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// No seats, and nobody may wait.
+    /// There are no free seats, and the level has no queues.
     Limit,
-    /// Too many wait.
+    /// Its queue is full.
     Full,
-    /// It waited for too long.
+    /// It waited too long.
     Late,
 }
 
-/// Where a request is.
+/// The state of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// In its queue.
     Waits,
     /// It runs.
     Runs,
-    /// It was answered, and what it has caused goes on.
+    /// It was answered, but keeps seats for the work that it caused.
     Lingers,
 }
 
-/// A request that is here.
+/// A request in a level.
 pub struct Request<W> {
     /// What arrived.
     pub arrival: Arrival,
     /// When it arrived.
     pub arrived: Duration,
-    /// When it began to run.
+    /// When it started executing.
     pub began: Option<Duration>,
     pub state: State,
-    /// Its queue, where there are queues.
+    /// Its queue, if the level has queues.
     pub queue: Option<usize>,
     /// The reading of the meter when it arrived.
     pub reading: Work,
@@ -112,34 +112,34 @@ pub struct Request<W> {
 }
 
 impl<W> Request<W> {
-    /// Whether it is being answered.
+    /// Whether it is executing.
     pub fn runs(&self) -> bool {
         self.state == State::Runs
     }
 
-    /// All seats that it takes.
+    /// The seats that it takes.
     pub fn seats(&self) -> usize {
         self.arrival.width.most()
     }
 }
 
-/// Requests that wait for one another.
+/// A queue of requests.
 #[derive(Debug, Default)]
 pub struct Queue {
-    /// Those that wait, the first first.
+    /// The waiting requests, in order.
     pub waiting: VecDeque<Ticket>,
-    /// How many run.
+    /// How many are executing.
     pub running: usize,
-    /// The seats of those that run or linger.
+    /// The seats of executing and lingering requests.
     pub seats: usize,
-    /// At which reading of the meter the first of them begins.
+    /// The reading of the meter at which its first request begins.
     pub next: Work,
-    /// The work of those that wait.
+    /// The work of its waiting requests.
     pub work: Work,
 }
 
 impl Queue {
-    /// Whether nobody waits or runs.
+    /// Whether no request waits or executes.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.running == 0
     }

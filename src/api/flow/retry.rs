@@ -1,16 +1,16 @@
-//! When whoever was refused is to come again: the more are refused, the later. Follows
+//! The `Retry-After` of rejected requests, which grows with the rate of rejections. Follows
 //! k8s.io/apiserver/pkg/util/flowcontrol/dropped_requests_tracker.go.
 
-/// The longest that anybody is told to wait, in seconds.
+/// The longest `Retry-After`, in seconds.
 const LONGEST: i64 = 32;
 
-/// What a level refused lately.
+/// The recent rejections of a level.
 #[derive(Debug)]
 pub struct Refusals {
-    /// Seconds and how many were refused in them, the oldest first; the last may go on.
+    /// How many requests were rejected in which second, oldest first; the last second may still be running.
     history: Vec<(i64, i64)>,
     after: i64,
-    /// When the wait was last made longer.
+    /// When `after` was last increased.
     raised: i64,
 }
 
@@ -25,7 +25,7 @@ impl Default for Refusals {
 }
 
 impl Refusals {
-    /// Notes a refusal in the second `now`; for how many seconds whoever it is told to is to wait.
+    /// Counts a rejection in the second `now`. Returns after how many seconds the client may retry.
     pub fn refuse(&mut self, now: i64) -> i64 {
         match self.history.last_mut() {
             Some((second, count)) if *second == now => *count += 1,
@@ -37,8 +37,8 @@ impl Refusals {
         self.after
     }
 
-    /// Doubles the wait where at least three a second were refused for as long as it is, but not twice within it; makes
-    /// it a second shorter where less than one a second was.
+    /// Doubles `after` if at least three requests per second were rejected within the last `after` seconds, but at most
+    /// once in that time; decrements it if it was less than one per second.
     fn adapt(&mut self, now: i64) {
         let oldest = now - LONGEST;
         self.history.retain(|(second, _)| *second >= oldest);
@@ -75,13 +75,13 @@ mod tests {
         second(3, 1);
         // Three within the last second.
         second(5, 2);
-        // Eight within the last two, but it was raised within them.
+        // Eight within the last two seconds, but it was raised within them.
         second(1, 2);
         second(1, 4);
         for _ in 0..3 {
             second(0, 4);
         }
-        // One within the last four.
+        // One within the last four seconds.
         second(1, 3);
         second(1, 2);
         second(1, 2);

@@ -1,22 +1,23 @@
-//! How many seats each priority level has: by its shares of the server's, and by what others do not need at the moment.
-//! Pure functions. Follows k8s.io/apiserver/pkg/util/flowcontrol/apf_controller.go (finishQueueSetReconfigsLocked,
-//! updateBorrowingLocked) and what conc_alloc.go promises.
+//! The concurrency limit of each priority level: its shares of the server's seats, plus what it borrows from levels
+//! that do not need theirs at the moment. Pure functions. Follows
+//! k8s.io/apiserver/pkg/util/flowcontrol/apf_controller.go (finishQueueSetReconfigsLocked, updateBorrowingLocked) and
+//! the contract of conc_alloc.go.
 
 use crate::schema::Value;
 
-/// What a PriorityLevelConfiguration says of its part of the server.
+/// The shares of a PriorityLevelConfiguration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {
     /// `nominalConcurrencyShares`
     pub shares: i64,
-    /// How many percent of its seats others may use.
+    /// `lendablePercent`
     pub lendable: i64,
-    /// How many percent of its seats it may have of others; any number if not said.
+    /// `borrowingLimitPercent`; `None` is unlimited.
     pub borrowing: Option<i64>,
 }
 
 impl Shares {
-    /// Reads the `spec` of a level.
+    /// Parses the `spec` of a level.
     pub fn of(spec: &Value) -> Shares {
         let settings = spec.get("limited").unwrap_or_else(|| spec.at("exempt"));
         Shares {
@@ -27,21 +28,21 @@ impl Shares {
     }
 }
 
-/// Between what a level's seats are.
+/// The bounds of a level's concurrency limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bounds {
-    /// Those of its shares.
+    /// Its nominal limit, from its shares.
     pub nominal: usize,
-    /// Those that it keeps, whatever others need.
+    /// The seats that it never lends.
     pub least: usize,
-    /// Those that it has at most.
+    /// The upper limit.
     pub most: usize,
 }
 
 impl Bounds {
-    /// The seats of a level with these shares, of `total` seats that levels with `sum` shares have together.
+    /// The bounds of a level with these shares, given the server's `total` seats and the `sum` of all shares.
     pub fn of(shares: Shares, total: usize, sum: i64) -> Bounds {
-        // Without shares there is nothing to divide.
+        // Avoid a division by zero.
         let part = total as f64 * shares.shares as f64 / sum.max(1) as f64;
         let nominal = whole(part.ceil());
         let percent = |of: i64| whole((nominal as f64 * of as f64 / 100.0).round());
@@ -53,29 +54,29 @@ impl Bounds {
     }
 }
 
-/// A number of seats; never one below nothing.
+/// Converts to a number of seats; negative values become 0.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn whole(seats: f64) -> usize {
     seats.max(0.0) as usize
 }
 
-/// A level as seats are shared out.
+/// A level's input to the distribution of seats.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
     /// Whether its requests never wait; it takes what it needs.
     pub exempt: bool,
-    /// Between what its seats are.
+    /// The bounds of its limit.
     pub bounds: Bounds,
-    /// The most seats that it could use lately.
+    /// The highest recent demand.
     pub peak: usize,
-    /// The seats that it can use, smoothed over time.
+    /// The smoothed demand.
     pub demand: f64,
-    /// The seats that it has.
+    /// Its current limit.
     pub current: usize,
 }
 
 impl Claim {
-    /// What it is not to go below now: what it could use, if that is its own.
+    /// Its minimum for now: the recent demand as far as its nominal limit covers it.
     fn least(&self) -> usize {
         match self.exempt {
             true => self.bounds.least.max(self.peak),
@@ -93,7 +94,7 @@ impl Claim {
     }
 }
 
-/// The seats of each level from now on.
+/// The new limit of each level.
 pub fn shared_out(claims: &[Claim]) -> Vec<usize> {
     let sum: usize = claims.iter().map(|claim| claim.bounds.nominal).sum();
     let limited = || claims.iter().filter(|claim| !claim.exempt);
@@ -111,7 +112,7 @@ pub fn shared_out(claims: &[Claim]) -> Vec<usize> {
         return claims.iter().map(of).collect();
     }
     if rest <= wanted {
-        // All of them get the same part of what they want beyond what is theirs in any case.
+        // Everyone gets the same fraction of the difference between lower bound and current minimum.
         let part = (rest - least) as f64 / (wanted - least) as f64;
         let of = |claim: &Claim| {
             let more = claim.least() - claim.bounds.least;
@@ -132,7 +133,7 @@ pub fn shared_out(claims: &[Claim]) -> Vec<usize> {
     claims.iter().map(of).collect()
 }
 
-/// What somebody wants of something that is shared out.
+/// One party's bounds and target in a distribution.
 #[derive(Clone, Copy, Debug)]
 struct Wanted {
     least: f64,
@@ -140,7 +141,7 @@ struct Wanted {
     target: f64,
 }
 
-/// A target below this counts as this.
+/// The smallest target.
 const LEAST_TARGET: f64 = 0.001;
 
 impl Wanted {
@@ -148,17 +149,17 @@ impl Wanted {
         self.target.max(LEAST_TARGET)
     }
 
-    /// Its part where everybody gets `fair` times the target, but for the bounds.
+    /// The party's part if everyone gets `fair` times the target, within the bounds.
     fn at(&self, fair: f64) -> f64 {
         (fair * self.target()).min(self.most).max(self.least)
     }
 }
 
-/// Shares `sum` out so that all get the same part of their targets, as far as their bounds let them. None where they
-/// cannot be met: together they have to take no more and no less.
+/// Distributes `sum` so that everyone gets the same multiple of the target, within the bounds. `None` if the bounds do
+/// not allow exactly this sum.
 fn allocate(sum: f64, items: &[Wanted]) -> Option<Vec<f64>> {
     let total = |fair: f64| items.iter().map(|item| item.at(fair)).sum::<f64>();
-    // Between two bounds, taken in order, what is shared out grows evenly with the part.
+    // Between two consecutive bounds, the sum is linear in the multiple.
     let bounds = items.iter().flat_map(|item| {
         let target = item.target();
         [item.least / target, item.most / target]
@@ -172,7 +173,7 @@ fn allocate(sum: f64, items: &[Wanted]) -> Option<Vec<f64>> {
     }
     let after = bounds.iter().position(|bound| total(*bound) >= sum);
     let fair = match after {
-        // What is lost by rounding is lost at the end.
+        // Only rounding errors can lead here.
         None => last,
         Some(0) => first,
         Some(after) => {
@@ -193,8 +194,8 @@ mod tests {
 
     #[test]
     fn seats_follow_shares_as_upstream_tells_them() {
-        // Name, nominal_limit_seats, lower_limit_seats, upper_limit_seats, and current_limit_seats of a server that
-        // only administrators ask, one at a time.
+        // Name, nominal_limit_seats, lower_limit_seats, upper_limit_seats and current_limit_seats of a server that only
+        // an administrator uses, one request at a time.
         let told = [
             ("catch-all", 13, 13, 613, 30),
             ("exempt", 0, 0, 600, 1),
@@ -256,27 +257,27 @@ mod tests {
             ..claim(0, 0, 100, peak, 0.0)
         };
         for (claims, seats) in [
-            // Nobody needs anything: all of it is shared out all the same.
+            // Without any demand, everything is distributed all the same.
             (
                 vec![claim(50, 50, 150, 0, 0.0), claim(50, 50, 150, 0, 0.0)],
                 vec![50, 50],
             ),
-            // One needs much, and has what the other may lend.
+            // One has high demand, and borrows what the other may lend,
             (
                 vec![claim(50, 25, 150, 150, 150.0), claim(50, 10, 150, 0, 0.0)],
                 vec![90, 10],
             ),
-            // But for what the other needs.
+            // except what the other needs,
             (
                 vec![claim(50, 25, 150, 150, 150.0), claim(50, 10, 150, 30, 30.0)],
                 vec![70, 30],
             ),
-            // And no more than it may borrow.
+            // and no more than it may borrow.
             (
                 vec![claim(50, 25, 60, 150, 150.0), claim(50, 10, 150, 0, 0.0)],
                 vec![60, 40],
             ),
-            // The exempt take from all of them, but for what they keep.
+            // The exempt level takes from all others, down to their lower bounds.
             (
                 vec![
                     claim(50, 25, 150, 50, 50.0),
@@ -314,7 +315,7 @@ mod tests {
             let sum = low + (high - low) * part;
             let shared = allocate(sum, &items).expect("bounds that can be met");
             prop_assert!((shared.iter().sum::<f64>() - sum).abs() < 1e-6);
-            // Those that no bound holds have the same part of their targets.
+            // Parties that are not at a bound get the same multiple of their targets.
             let mut free = items.iter().zip(&shared).filter(|(item, seats)| {
                 **seats > item.least + 1e-6 && **seats < item.most - 1e-6
             }).map(|(item, seats)| seats / item.target());

@@ -23,10 +23,10 @@ const LEVELS: &str = "prioritylevelconfigurations";
 
 /// The name of the task.
 pub const TASK: &str = "flow schemas and priority levels";
-/// How often seats are shared out again.
+/// How often concurrency limits are adjusted to demand.
 const ADJUST: Duration = Duration::from_secs(10);
 
-/// Checks all flow schemas whenever one of them or a priority level changes, and redistributes the seats of levels
+/// Checks all flow schemas whenever one of them or a priority level changes, and adjusts concurrency limits
 /// periodically, until `ends` is cancelled.
 pub async fn keep(server: Arc<Server>, ends: CancellationToken) {
     let causes = |server: &Server| {
@@ -78,7 +78,7 @@ pub async fn ensure(server: &Arc<Server>) {
     }
 }
 
-/// The condition to set on a flow schema, given whether its priority level exists; None if it has it.
+/// The condition to set on a flow schema, given whether its priority level exists; `None` if it is already set.
 fn missing(schema: &Value, found: bool) -> Option<Value> {
     const TYPE: &str = "Dangling";
     let level = schema

@@ -11,7 +11,7 @@ fn object(text: &str) -> Arc<Value> {
     Arc::new(json::parse(text.as_bytes()).expect("JSON").value)
 }
 
-/// One seat and two queues for all that is asked for pods, and whoever asks is a flow.
+/// One seat and two queues for all requests about pods; each user is a flow.
 fn narrow() -> Flow {
     let flow = Flow::new(Limits {
         fair: true,
@@ -57,7 +57,7 @@ async fn who_waits_for_too_long_is_refused_and_others_are_let_in_in_turn() {
     let late = ask().await;
     assert_eq!((late.seats.err(), begun.elapsed()), (Some(1), PATIENCE));
     assert!(late.uids.is_some());
-    // One waits, another finds the queue full, and who waits is let in when the first has its answer.
+    // One waits, another finds the queue full, and the waiting one is dispatched when the first is answered.
     let waits = tokio::spawn({
         let flow = flow.clone();
         async move { enter(&flow, "jane", &[AUTHENTICATED], pods).await }
@@ -69,7 +69,7 @@ async fn who_waits_for_too_long_is_refused_and_others_are_let_in_in_turn() {
     drop(first);
     let second = waits.await.expect("no panic");
     assert!(second.seats.is_ok());
-    // Who does not wait for the answer any more leaves the queue.
+    // A request whose client has gone leaves the queue.
     let gone = tokio::time::timeout(Duration::from_secs(1), ask()).await;
     assert!(gone.is_err());
     drop(second);
@@ -101,7 +101,7 @@ async fn nobody_holds_up_administrators_or_what_is_not_counted() {
         assert!(entry.seats.is_ok() && begun.elapsed().is_zero(), "{path}");
         assert_eq!(entry.uids.is_some(), told, "{path}");
     }
-    // A watch waits for its seats as others do.
+    // A watch waits for its seats like other requests.
     let watch = "/api/v1/pods?watch=1";
     let late = enter(&flow, "jane", &[AUTHENTICATED], watch).await;
     assert!(late.seats.is_err() && late.uids.is_some());

@@ -1,4 +1,4 @@
-//! How many watches a change is told to. Follows k8s.io/apiserver/pkg/util/flowcontrol/watch_tracker.go.
+//! Counts the open watches that a change is sent to. Follows k8s.io/apiserver/pkg/util/flowcontrol/watch_tracker.go.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use parking_lot::Mutex;
 use crate::api::query::Query;
 use crate::api::request_info::Info;
 
-/// What is watched: a group, a resource, a namespace and a name, of which the last two may be empty for all.
+/// What is watched: group, resource, namespace and name; the last two may be empty for all.
 type Key = [CompactString; 4];
 
-/// Watches that are open, by what they watch. Clones are the same.
+/// The open watches by what they watch. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct Watched(Arc<Mutex<HashMap<Key, usize>>>);
 
-/// An open watch; it counts until this is dropped.
+/// An open watch; counted until dropped.
 pub struct Open {
     watched: Watched,
     key: Key,
@@ -35,7 +35,7 @@ impl Drop for Open {
 }
 
 impl Watched {
-    /// Counts a watch. One of the pods of a node is told of few changes, and does not count.
+    /// Counts a watch. Watches of the pods of one node see few changes and are not counted.
     pub fn open(&self, info: &Info, query: &Query) -> Option<Open> {
         let of_one_node = info.resource == "pods" && {
             let selected = query.listing().ok();
@@ -55,7 +55,7 @@ impl Watched {
         })
     }
 
-    /// How many watch what a request changes.
+    /// How many watches see what the request changes.
     pub fn count(&self, info: &Info) -> usize {
         let open = self.0.lock();
         let watching =

@@ -1,11 +1,11 @@
-//! How many seats a request takes: what it costs the server, guessed before it is done. Follows
-//! k8s.io/apiserver/pkg/util/flowcontrol/request (width.go, list_work_estimator.go, mutating_work_estimator.go).
+//! The width of a request: an estimate of its cost in seats. Follows k8s.io/apiserver/pkg/util/flowcontrol/request
+//! (width.go, list_work_estimator.go, mutating_work_estimator.go).
 //!
-//! As upstream's: a list, and a watch that begins with what there is, take a seat for each 100 kB that are held in memory
-//! for them, by the number of objects and their average size, at most ten; a write takes one, and where ten or more
-//! watch what it changes, keeps seats for a while after it is answered. No request takes more than a level's share lets
-//! it. Unlike upstream's: all lists count as those that a cache answers, since all are answered from memory; sizes are
-//! those of the first few objects as they are written in JSON.
+//! As upstream: a list, or a watch that begins with the existing objects, takes a seat per 100 kB held in memory for
+//! it, estimated from the number of objects and their average size, at most ten; a write takes one, and keeps seats for
+//! some time after it is answered if ten or more watches see the change. The priority level may limit the width
+//! further. Unlike upstream: all lists count as served from the cache, since all are served from memory; the average
+//! size is that of the JSON of the first few objects.
 
 use std::time::Duration;
 
@@ -16,27 +16,27 @@ use crate::resources::cluster::Cluster;
 
 /// The most seats of one request.
 pub const MOST: usize = 10;
-/// What one seat holds in memory, in bytes.
+/// The memory that one seat stands for, in bytes.
 const SEAT: usize = 100_000;
-/// What is held of a list that is sent while it is made.
+/// The memory held for a list, which is sent while it is encoded.
 const HELD: usize = 1_000_000;
-/// How many objects of a list tell the size of all.
+/// How many objects are sampled for the average size.
 const LOOKED_AT: usize = 8;
-/// How many watches keep one seat.
+/// How many watches take one seat.
 const WATCHES: usize = 10;
-/// How long telling them takes.
+/// How long it takes to send them a change.
 const TELLING: Duration = Duration::from_millis(5);
-/// How long a request is thought to take before it is known.
+/// The assumed service time of a request before it has been executed.
 pub const SERVICE: Duration = Duration::from_millis(3);
 
-/// The seats of a request.
+/// The width of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Width {
-    /// Those it has until it is answered.
+    /// Its seats until it is answered.
     pub first: usize,
-    /// Those it has then.
+    /// Its seats after that.
     pub last: usize,
-    /// For how long.
+    /// For how long it keeps those.
     pub lingers: Duration,
 }
 
@@ -52,13 +52,13 @@ impl Width {
         }
     }
 
-    /// A list, or a watch that begins as one, of so many objects of this average size.
+    /// A list, or a watch that begins with one, of so many objects of this average size.
     pub fn list(objects: usize, size: usize, most: usize) -> Width {
         let held = objects.saturating_mul(size).min(HELD);
         Width::of(held.div_ceil(SEAT).clamp(1, most.clamp(1, MOST)))
     }
 
-    /// A write that is told to so many watches.
+    /// A write that so many watches see.
     pub fn write(watches: usize, most: usize) -> Width {
         if watches < WATCHES {
             return Width::ONE;
@@ -72,17 +72,17 @@ impl Width {
         }
     }
 
-    /// The seats that are kept for all of it.
+    /// The seats to reserve for the whole request.
     pub fn most(&self) -> usize {
         self.first.max(self.last)
     }
 
-    /// All of its work.
+    /// Its total work.
     pub fn work(&self) -> Work {
         work(self.first, SERVICE) + work(self.last, self.lingers)
     }
 
-    /// Takes no more seats in the end than there are, for longer instead.
+    /// Limits the final seats to `limit`, and extends their time accordingly.
     pub fn fit(&mut self, limit: usize) {
         if self.last > limit && limit > 0 {
             self.lingers = self.lingers.mul_f64(self.last as f64 / limit as f64);
@@ -91,7 +91,7 @@ impl Width {
     }
 }
 
-/// The seats of a request that may take `most`; `watches` says how many watch what it changes.
+/// The width of a request, at most `most`; `watches` returns how many watches see the change.
 pub fn estimate(
     cluster: &Cluster,
     info: &Info,
@@ -119,20 +119,20 @@ pub fn estimate(
             };
             Width::list(objects.min(limit), sum / seen.max(1), most)
         }
-        // Making a token changes nothing that is watched.
+        // Creating a token changes no watched object.
         "create" if info.resource == "serviceaccounts" && info.subresource == "token" => Width::ONE,
         "create" | "update" | "patch" | "delete" => Width::write(watches(), most),
         _ => Width::ONE,
     }
 }
 
-/// Whether a watch begins with all that there is.
+/// Whether a watch begins with the existing objects.
 fn begins_with_all(query: &Query) -> bool {
     let since = query.get("resourceVersion").unwrap_or_default();
     query.bool("sendInitialEvents").unwrap_or(false) || matches!(since, "" | "0")
 }
 
-/// The most seats that one request of a queuing level may take, by the level's own seats and the size of hands.
+/// The most seats of one request in a queuing level, by its nominal limit and hand size.
 pub fn most_of(nominal: usize, hand: usize) -> usize {
     (nominal * 15)
         .div_ceil(100)

@@ -35,8 +35,8 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// `out` with what both versions say at its end: the answers, of which `answer` makes the form of a component's name (or
-    /// of a text), and the kind, whose group, version and kind `gvk` puts in order.
+    /// Completes the operation `out` with the part that both versions share: the responses, in the form that `answer`
+    /// gives the name of a component (or text), and the kind, with group, version and kind ordered by `gvk`.
     pub fn finish<'a>(
         &'a self,
         mut out: Object,

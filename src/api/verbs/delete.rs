@@ -155,7 +155,7 @@ impl Write<'_> {
             .await?;
         let deleting = old.at("metadata").get("deletionTimestamp").is_some();
         let grace = (rules.deletion.grace)(&old, options.grace);
-        // What is marked first is not deleted before it has lost the finalizers of its own.
+        // An object that is only marked at first is not deleted before its `spec.finalizers` are gone.
         if rules.deletion.marked_first && deleting && !old.at("spec").list("finalizers").is_empty()
         {
             settled(target, entry.rev).await?;

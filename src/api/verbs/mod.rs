@@ -138,7 +138,7 @@ pub fn store_failure(error: &StoreError) -> Status {
     }
 }
 
-/// Waits until the change `rev` is durable: what a write found may be another write that is not on disk yet.
+/// Waits until the change `rev` is durable: a write may have found another write that is not on disk yet.
 ///
 /// # Errors
 /// It could not be written.

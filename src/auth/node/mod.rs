@@ -1,6 +1,5 @@
 //! The node authorizer: a node may access its own Node and Lease, and otherwise only what the pods bound to it need.
-//! Follows
-//! k8s.io/kubernetes plugin/pkg/auth/authorizer/node.
+//! Follows k8s.io/kubernetes plugin/pkg/auth/authorizer/node.
 
 mod references;
 mod relations;

@@ -1,4 +1,4 @@
-//! Keys of those who ask others for certificates, and what they ask. Follows k8s.io/client-go/util/cert/csr.go and
+//! Private keys and certificate signing requests of clients. Follows k8s.io/client-go/util/cert/csr.go and
 //! k8s.io/kubernetes/pkg/kubelet/certificate/bootstrap.
 
 use std::net::IpAddr;
@@ -10,10 +10,10 @@ use ring::digest::{Context, SHA512_256};
 
 use super::{PkiError, Subject};
 
-/// Whom a certificate is asked for, and under which names it is to serve.
+/// The contents of a certificate to request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Whom: a name and groups.
+    /// The user: name and groups.
     pub subject: Subject,
     /// DNS names, in order.
     pub dns: Vec<String>,
@@ -21,11 +21,11 @@ pub struct Wanted {
     pub addresses: Vec<IpAddr>,
 }
 
-/// A private key for which somebody else is to vouch: of the curve P-256, as upstream's.
+/// A private key to be certified, on the curve P-256 like upstream's.
 pub struct Key(KeyPair);
 
 impl Key {
-    /// A new one.
+    /// Generates a key.
     ///
     /// # Errors
     /// [`PkiError::Issue`].
@@ -35,10 +35,10 @@ impl Key {
             .map_err(cannot("a private key"))
     }
 
-    /// One that was kept, PEM.
+    /// Parses a stored key, PEM.
     ///
     /// # Errors
-    /// What the library says.
+    /// The library's error.
     pub fn parse(pem: &str) -> Result<Key, String> {
         KeyPair::from_pem(pem).map(Key).map_err(|e| e.to_string())
     }
@@ -48,15 +48,15 @@ impl Key {
         self.0.serialize_pem()
     }
 
-    /// The request for what is wanted, PEM.
+    /// The signing request for `wanted`, PEM.
     ///
     /// # Errors
-    /// [`PkiError::Issue`]: a name that no certificate can have.
+    /// [`PkiError::Issue`]: a name is not valid in certificates.
     pub fn request(&self, wanted: &Wanted) -> Result<String, PkiError> {
         let failed = || cannot("a request for a certificate");
         let mut params = CertificateParams::default();
         let mut subject = DistinguishedName::new();
-        // The library writes each attribute once, and nodes have one group.
+        // The library writes each attribute once; nodes have only one group.
         for group in wanted.subject.groups.iter().take(1) {
             subject.push(DnType::OrganizationName, group.as_str());
         }
@@ -72,11 +72,11 @@ impl Key {
         request.pem().map_err(failed())
     }
 
-    /// The name of the request that this key makes: the same for the same, so that who asked before finds his own request
-    /// again. As upstream's digestedName has it; names under which is served count, too, where there are any.
+    /// The name of this key's request object: the same for the same contents, so that a client finds its own request
+    /// again. Equals upstream's digestedName; unlike there, DNS names and addresses are included if there are any.
     pub fn request_name(&self, wanted: &Wanted, usages: &[&str]) -> String {
         let mut digest = Context::new(&SHA512_256);
-        // What is between parts is in none of them.
+        // The separator occurs in none of the parts.
         let mut write = |part: &[u8]| {
             digest.update(URL_SAFE_NO_PAD.encode(part).as_bytes());
             digest.update(b"|");
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::auth::pki::Request;
 
-    /// Of the key below, by upstream's bootstrap.digestedName.
+    /// Upstream's bootstrap.digestedName for the key below.
     const UPSTREAMS: &str = "node-csr-cLOFIP19pCqzvMrF710AiRRKZWmnxfwcHGR28FfNppE";
     const KEY: &str = "-----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgFOzX+/OhV6e2pwb/

@@ -360,7 +360,7 @@ pub fn account_key(dir: &Path) -> Result<String, PkiError> {
     if let Some(pem) = files::read(&path)? {
         return Ok(pem);
     }
-    // RSA, since OpenID Connect makes RS256 the one algorithm that everybody who trusts an issuer knows.
+    // RSA, because RS256 is the only algorithm that every OpenID Connect client supports.
     let pem = super::tokens::keys::new_rsa(2048).map_err(|cause| PkiError::Issue {
         what: format!("the key {}", path.display()),
         cause,

@@ -1,4 +1,4 @@
-//! A certificate with its key, as its owner keeps it.
+//! A certificate and its private key.
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -7,25 +7,25 @@ use rustls::sign::CertifiedKey;
 use super::issue::{names, parse};
 use super::{Issued, Subject, tls};
 
-/// A certificate (with others of its chain behind it, if any) and the key that it is for.
+/// A certificate, optionally followed by the other certificates of its chain, and its private key.
 #[derive(Clone)]
 pub struct Pair {
-    /// Whom it is of.
+    /// The subject.
     pub subject: Subject,
-    /// The DNS names and addresses that it is for.
+    /// The DNS names and addresses.
     pub names: Vec<String>,
-    /// From when on it is valid, in seconds since 1970,
+    /// Start of validity, in seconds since 1970.
     pub not_before: i64,
-    /// and until when.
+    /// End of validity, in seconds since 1970.
     pub not_after: i64,
     certified: CertifiedKey,
 }
 
 impl Pair {
-    /// Reads a certificate and a key, both PEM; one text may hold both.
+    /// Parses a certificate and a key, both PEM; the same text may contain both.
     ///
     /// # Errors
-    /// There is no certificate or no key, TLS cannot use them, or they do not belong together.
+    /// There is no certificate or no key, TLS does not support them, or they do not match.
     pub fn read(certificate: &str, key: &str) -> Result<Pair, String> {
         let chain = CertificateDer::pem_slice_iter(certificate.as_bytes())
             .collect::<Result<Vec<_>, _>>()
@@ -51,20 +51,20 @@ impl Pair {
         })
     }
 
-    /// What was issued by this process.
+    /// The pair of a certificate issued by this process.
     ///
     /// # Errors
-    /// As of [`Pair::read`].
+    /// Like [`Pair::read`].
     pub fn of(issued: &Issued) -> Result<Pair, String> {
         Self::read(&issued.certificate, &issued.key)
     }
 
-    /// Whether it is valid at a moment.
+    /// Whether it is valid at `now`, in seconds since 1970.
     pub fn is_valid(&self, now: i64) -> bool {
         (self.not_before..=self.not_after).contains(&now)
     }
 
-    /// Whether one of `authorities` signed it.
+    /// Whether one of `authorities` issued it.
     pub fn is_of(&self, authorities: &[CertificateDer<'_>]) -> bool {
         let Some(Ok(own)) = self.chain().first().map(parse) else {
             return false;
@@ -77,7 +77,7 @@ impl Pair {
         })
     }
 
-    /// The certificates, its own first.
+    /// The certificate chain, its own certificate first.
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.certified.cert
     }
@@ -87,17 +87,17 @@ impl Pair {
     }
 }
 
-/// The hash of a certificate's key, as kubeadm prints it: `sha256:` and hexadecimal digits.
+/// The hash of a certificate's public key, as kubeadm prints it: `sha256:` and hexadecimal digits.
 ///
 /// # Errors
-/// It is no certificate.
+/// The certificate cannot be parsed.
 pub fn key_hash(certificate: &CertificateDer<'_>) -> Result<String, String> {
     use std::fmt::Write as _;
     let parsed = parse(certificate)?;
     let digest = ring::digest::digest(&ring::digest::SHA256, parsed.public_key().raw);
     let mut text = String::from("sha256:");
     for byte in digest.as_ref() {
-        // Writing to a text never fails.
+        // Writing to a string never fails.
         let _ = write!(text, "{byte:02x}");
     }
     Ok(text)

@@ -172,8 +172,7 @@ fn names_of_a_server_are_addresses_and_names_of_hosts() {
     }
 }
 
-/// What the server sees of a client that connects to `server` with an identity, and whether the client trusts the
-/// server.
+/// The client certificate that `server` sees from a client with an identity, and whether the client trusts the server.
 fn handshake(
     pki: &Pki,
     trust: &Pki,
@@ -263,7 +262,7 @@ fn client_certificates_are_judged_after_the_handshake() {
         "expired"
     );
 
-    // The hints of the handshake name the authority, and both authorities have the same name.
+    // The CA list in the handshake names the CA, and both CAs have the same name.
     let (peer, _) = handshake(&pki, &pki, "localhost", Some(&stranger.admin())).unwrap();
     assert!(
         pki.clients().judge(&peer.unwrap(), now).is_err(),

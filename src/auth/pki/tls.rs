@@ -39,7 +39,8 @@ pub(super) fn server_config(
     Ok(config)
 }
 
-/// TLS of a node that shows `serving`, with client certificates asked for and judged by whom `clients` is handed to.
+/// The TLS settings of a node with the certificate `serving`. Client certificates are requested; `clients` verifies
+/// them.
 ///
 /// # Errors
 /// [`PkiError::Tls`].
@@ -62,7 +63,7 @@ impl Serving {
         Serving(ArcSwap::from_pointee(key))
     }
 
-    /// A certificate for `names` that only its owner vouches for, as upstream's nodes have it, until it shows another one.
+    /// A self-signed certificate for `names`, like upstream's nodes, until [`Serving::show`].
     ///
     /// # Errors
     /// [`PkiError::Issue`], [`PkiError::Tls`].
@@ -70,22 +71,22 @@ impl Serving {
         self_signed(names).map(Self::new)
     }
 
-    /// Shows what `pair` holds to whoever connects from now on.
+    /// Uses `pair` for new connections.
     pub fn show(&self, pair: &Pair) {
         self.replace(pair.certified());
     }
 
-    /// Shows a certificate for `names` again that only its owner vouches for.
+    /// Uses a new self-signed certificate for `names`.
     ///
     /// # Errors
-    /// As of [`Serving::self_signed`].
+    /// Like [`Serving::self_signed`].
     pub fn show_self_signed(&self, names: &[String]) -> Result<(), PkiError> {
         self_signed(names).map(|key| {
             self.replace(key);
         })
     }
 
-    /// Serves another certificate. Returns whether it is another.
+    /// Uses another certificate for new connections. Returns whether it is different.
     pub(super) fn replace(&self, key: CertifiedKey) -> bool {
         let other = self.0.load().cert != key.cert;
         if other {

@@ -198,7 +198,7 @@ async fn a_change_of_roles_or_bindings_decides_the_next_request() {
     );
 }
 
-/// The rights of every user in a new cluster, as `kubectl auth can-i` shows them.
+/// The permissions of every user in a new cluster, as shown by `kubectl auth can-i --list`.
 #[test]
 fn the_roles_of_a_new_cluster_let_everybody_look_around() {
     let policy = Policy::from_objects(bootstrap::objects().iter().map(|b| &b.object));

@@ -99,7 +99,7 @@ fn what_is_asked_is_what_a_request_would_want() {
             r#"{"resourceAttributes":{"verb":"get","resource":"pods","subresource":"log","name":"n","namespace":"ns"}}"#,
             "true get *  pods/log ns/n  ",
         ),
-        // Resource attributes that name no resource are resource attributes all the same.
+        // Resource attributes that name no resource still count as resource attributes.
         (
             r#"{"resourceAttributes":{"fieldSelector":{"requirements":[{"key":"spec.nodeName","operator":"In","values":["a,b"]}]}}}"#,
             r"true  *  / / spec.nodeName=a\,b ",

@@ -14,18 +14,18 @@ use crate::store::World;
 
 const SECRETS: &str = "/registry/secrets/";
 const GROUP: &str = "system:bootstrappers";
-/// What names of their secrets begin with; the id follows.
+/// The prefix of their secrets' names, followed by the token ID.
 pub const PREFIX: &str = "bootstrap-token-";
 /// The type of their secrets.
 pub const TYPE: &str = "bootstrap.kubernetes.io/token";
 
-/// Id and secret of a token of this form: `abcdef.0123456789abcdef`.
+/// The ID and secret of a token of the form `abcdef.0123456789abcdef`.
 pub fn parts(token: &str) -> Option<(&str, &str)> {
     let (id, secret) = token.split_once('.')?;
     (is_id(id) && secret.len() == 16 && is_small(secret)).then_some((id, secret))
 }
 
-/// Whether a token can have this id.
+/// Whether the text is a valid token ID.
 pub fn is_id(text: &str) -> bool {
     text.len() == 6 && is_small(text)
 }
@@ -43,7 +43,7 @@ pub fn user(world: &World, token: &str, now: i64) -> Option<User> {
     judged(&secret, token, now)
 }
 
-/// The user of a token whose id is that of `secret`, if the token is valid.
+/// The user of a token with the ID in `secret`, if the token is valid.
 fn judged(secret: &Value, token: &str, now: i64) -> Option<User> {
     let (id, given) = parts(token)?;
     let data = |key: &str| {
@@ -84,7 +84,7 @@ fn has_expired(expiration: &str, now: i64) -> bool {
     !expiration.is_empty() && !time::parse(expiration).is_ok_and(|at| at > now)
 }
 
-/// Whether a token may bring its user into a group, besides the one that all have.
+/// Whether a token may add this group to its user, in addition to `system:bootstrappers`.
 pub fn is_group(group: &str) -> bool {
     let Some(rest) = group.strip_prefix("system:bootstrappers:") else {
         return false;

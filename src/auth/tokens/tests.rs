@@ -10,7 +10,7 @@ use crate::value;
 const API: &str = "https://issuer";
 const NOW: i64 = 1_000_000;
 
-/// A service account, a pod, a node, a secret, and tokens over them.
+/// A store with a service account, pod, node and secret, and the tokens for them.
 struct Trial {
     store: Arc<dyn Store>,
     tokens: Tokens,

@@ -6,10 +6,10 @@ use super::super::discover::{DiscoverError, chain};
 use crate::node::certificates::ask::AskError;
 use crate::node::certificates::store::StoreError;
 
-/// Why an API server cannot be joined. Each says what to do.
+/// Why an API server cannot be joined. The messages say what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    /// A kubeconfig.
+    /// The kubeconfig is unusable.
     #[error("cannot use the kubeconfig {}: {cause}", path.display())]
     Kubeconfig {
         /// The file.
@@ -17,7 +17,7 @@ pub enum JoinError {
         /// What is wrong.
         cause: String,
     },
-    /// The node's credentials are too old, and there are none to ask for others.
+    /// The node's client certificate has expired, and there are no bootstrap credentials.
     #[error(
         "the client certificate of {} was valid until {until}: run `reddwarf token create` on the host of the API server, and start the agent with the line that it prints",
         path.display()
@@ -25,7 +25,7 @@ pub enum JoinError {
     Ended {
         /// The kubeconfig.
         path: PathBuf,
-        /// Until when, as text.
+        /// The end of the certificate's validity, as text.
         until: String,
     },
     /// The file with the token.
@@ -39,15 +39,15 @@ pub enum JoinError {
     /// The command line names neither of them.
     #[error("there is nothing to join by: give --bootstrap-kubeconfig, or --server and --token")]
     Nothing,
-    /// What joins has many nodes.
+    /// The agent runs several nodes.
     #[error(
         "a certificate is of one node: leave --simulated-nodes away, or join by a --kubeconfig of somebody who may be all of them"
     )]
     Many,
-    /// Who the API server is.
+    /// The API server cannot be verified.
     #[error(transparent)]
     Discover(#[from] DiscoverError),
-    /// The token.
+    /// The API server rejects the bootstrap credentials.
     #[error(
         "the API server {url} does not take the token or certificate that this node was given to join by: it has expired, or was deleted; run `reddwarf token create` on its host and type the line that it prints"
     )]
@@ -58,7 +58,7 @@ pub enum JoinError {
     /// The certificate.
     #[error("{}", told(.0))]
     Ask(#[from] AskError),
-    /// Where certificates are kept.
+    /// The certificate's file cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

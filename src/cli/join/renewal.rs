@@ -15,7 +15,7 @@ use crate::node::certificates;
 use crate::node::certificates::store::{Store, StoreError};
 use crate::node::certificates::upkeep::{self, Holder};
 
-/// The certificate that a store has, if it is good for what is wanted here and now.
+/// The certificate in a store, if it is still valid and is for `wanted`.
 pub(super) fn kept(
     store: &Store,
     authority: &[Vec<u8>],
@@ -31,7 +31,7 @@ pub(super) fn kept(
     Ok(kept)
 }
 
-/// A way whose credentials are those of a store.
+/// A configuration with the credentials in a store.
 pub(super) fn by_file(config: &kube::Config, store: &Store) -> kube::Config {
     let mut config = config.clone();
     let path = store.path().display().to_string();
@@ -43,15 +43,15 @@ pub(super) fn by_file(config: &kube::Config, store: &Store) -> kube::Config {
     config
 }
 
-/// Keeps the client certificate of a node renewed.
+/// The client certificate of a node, which is renewed.
 pub(super) struct Renewal {
     pub(super) store: Store,
     pub(super) wanted: Wanted,
     pub(super) held: Mutex<Option<Pair>>,
-    /// The way to the API server, without the node's own credentials.
+    /// The API server, without credentials of the node.
     pub(super) config: kube::Config,
     pub(super) changing: Changing,
-    /// Who may ask where the node's own certificate has ended.
+    /// Requests a new certificate after the node's own has expired.
     pub(super) bootstrap: Option<kube::Client>,
 }
 
@@ -79,7 +79,7 @@ impl Holder for Renewal {
     }
 }
 
-/// Shows the certificate that the cluster's signer issued for a node.
+/// The serving certificate of a node, issued by the cluster's signer.
 pub(super) struct Shown {
     pub(super) store: Store,
     pub(super) authority: Vec<Vec<u8>>,

@@ -8,31 +8,31 @@ use kube::config::Kubeconfig;
 
 use crate::auth::pki::Pair;
 
-/// What a kubeconfig is good for.
+/// The state of a kubeconfig.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     /// There is no such file.
     Missing,
     /// It cannot be used: why.
     Useless(String),
-    /// It has no client certificate, but is one.
+    /// It is usable, and has no client certificate.
     Other,
-    /// Its client certificate is valid, or was until then, in seconds since 1970.
+    /// It has a client certificate that expires at this time, in seconds since 1970.
     Certificate(i64),
 }
 
-/// What is done where there is such a kubeconfig at `now`.
+/// How to get credentials.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// It is used.
+    /// Use the kubeconfig.
     Use,
-    /// Other credentials are used to ask for new ones.
+    /// Request a certificate with the bootstrap credentials.
     Bootstrap,
-    /// Neither can be done.
+    /// There are none.
     Fail,
 }
 
-/// Upstream's rule: what is there counts as long as it is a valid certificate's, and what could replace it is not looked at.
+/// Upstream's rule: a kubeconfig with a valid client certificate is used, and bootstrap credentials are ignored.
 pub(super) fn way(standing: &Standing, can_bootstrap: bool, now: i64) -> Way {
     match (standing, can_bootstrap) {
         (Standing::Certificate(until), _) if now <= *until => Way::Use,
@@ -42,14 +42,14 @@ pub(super) fn way(standing: &Standing, can_bootstrap: bool, now: i64) -> Way {
     }
 }
 
-/// A kubeconfig as it was read.
+/// A kubeconfig that has been read.
 pub(super) struct Read {
     pub(super) config: kube::Config,
-    /// The client certificate in it, or in the file that it names.
+    /// Its client certificate, from the kubeconfig or the file that it names.
     pub(super) pair: Option<Pair>,
 }
 
-/// Reads a kubeconfig, and the certificate that it names.
+/// Reads a kubeconfig and its client certificate.
 pub(super) async fn read(path: &Path) -> Result<Read, Standing> {
     let useless = |error: &dyn std::fmt::Display| Standing::Useless(super::super::brief(error));
     match std::fs::metadata(path) {
@@ -67,7 +67,7 @@ pub(super) async fn read(path: &Path) -> Result<Read, Standing> {
     if !has {
         return Ok(Read { config, pair: None });
     }
-    // Secrets are shown by being written.
+    // Secret fields can be read only by serializing them.
     let who = serde_json::to_value(who).map_err(|error| useless(&error))?;
     let text = |name: &str| {
         let of = |key: &str| who.get(key).and_then(serde_json::Value::as_str);
@@ -84,7 +84,7 @@ pub(super) async fn read(path: &Path) -> Result<Read, Standing> {
     }
 }
 
-/// What a kubeconfig holds, or the file that it names.
+/// The text given inline or in a file.
 fn text_of(data: Option<&str>, path: Option<&str>) -> Result<String, String> {
     if let Some(data) = data {
         let bytes = STANDARD.decode(data).map_err(|error| error.to_string())?;

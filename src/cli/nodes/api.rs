@@ -77,7 +77,7 @@ impl NodeApi {
     }
 }
 
-/// Takes the port of the node's own API, without which nobody would see what its pods say.
+/// Listens on the port of the node's API.
 pub(super) fn listen(port: u16) -> Result<net::TcpListener, AgentError> {
     let is_held = |error: &std::io::Error| error.kind() == ErrorKind::AddrInUse;
     let taken = patiently(is_held, || net::TcpListener::bind(("0.0.0.0", port)));
@@ -93,11 +93,10 @@ pub(super) fn listen(port: u16) -> Result<net::TcpListener, AgentError> {
 }
 
 impl Nodes {
-    /// What the API of nodes that joined is served with (the API server there judges who asks), and the tasks that keep
-    /// their certificates.
+    /// The API of joined nodes, whose requests the API server authorizes, and the tasks that renew their certificates.
     ///
     /// # Errors
-    /// Certificates or files that cannot be used.
+    /// A certificate or file is unusable.
     pub(in super::super) fn joined_api(
         &self,
         joined: &Joined,

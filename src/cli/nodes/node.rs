@@ -20,7 +20,7 @@ use crate::supervise::Supervisor;
 pub(super) type Maker =
     Box<dyn Fn(Cluster) -> BoxFuture<'static, Result<Setup, AgentError>> + Send + Sync>;
 
-/// A node that is to run.
+/// A node to run.
 pub(super) struct Node {
     /// The node object to register as long as the host cannot run the node.
     pub(super) registration: Registration,

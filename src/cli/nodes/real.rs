@@ -55,9 +55,9 @@ pub(in super::super) struct RealHost {
     pub insecure: Vec<String>,
     /// The zones.
     pub runtime: Arc<dyn ZoneRuntime>,
-    /// Implements services; None if nobody does.
+    /// Implements services; None if another program does.
     pub router: Option<Arc<dyn ServiceRouter>>,
-    /// Routes to the pods of other nodes; None if nobody adds them.
+    /// Routes to the pods of other nodes; None if another program adds them.
     pub routes: Option<Routes>,
     /// The port of kube-proxy's health check for load balancers; 0 for none.
     pub proxy_healthz_port: u16,
@@ -75,7 +75,7 @@ pub(in super::super) struct Routes {
     pub router: Arc<dyn NodeRouter>,
     /// The range of all pods, if given.
     pub cluster: Option<Network>,
-    /// Whether routes are to be added.
+    /// Whether to add routes.
     pub are_made: bool,
 }
 

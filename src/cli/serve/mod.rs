@@ -25,7 +25,7 @@ use crate::schema::check::formats::go_duration;
 use crate::store::OpenError;
 use crate::{admission, controllers};
 
-/// The flags of `serve`, with kube-apiserver's names and meanings where it has them.
+/// The flags of `serve`; names and meanings are kube-apiserver's where it has them.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The directory that holds everything: the store, keys and certificates, the administrator's kubeconfig.
@@ -70,10 +70,10 @@ pub struct Arguments {
         allow_hyphen_values = true
     )]
     controllers: Vec<String>,
-    /// How long certificates are valid that nodes and clients ask for (8760h); those that ask for less get less.
+    /// The maximum lifetime of certificates requested by nodes and clients (8760h); a request may ask for less.
     #[arg(long, value_parser = signing_duration, default_value = "8760h")]
     cluster_signing_duration: i64,
-    /// Admission plugins to run besides those that are on by default.
+    /// Admission plugins to run in addition to the default ones.
     #[arg(long, value_delimiter = ',')]
     enable_admission_plugins: Vec<String>,
     /// Default admission plugins to disable.
@@ -85,14 +85,14 @@ pub struct Arguments {
     /// How many seconds pods stay on an unreachable node, unless they have their own toleration.
     #[arg(long, default_value_t = 300)]
     default_unreachable_toleration_seconds: i64,
-    /// Share the server out among requests by flow schemas and priority levels; otherwise by their number alone.
+    /// Limit requests by flow schemas and priority levels; otherwise only by their number.
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     enable_priority_and_fairness: bool,
-    /// How many requests that read are answered at once, or 0 for any number. With priority levels, which share out this
-    /// and the next number together, the two may not both be 0.
+    /// The maximum number of concurrent read-only requests, or 0 for no limit. Priority levels share the sum of this
+    /// and the next number, which must not be 0.
     #[arg(long, default_value_t = 400, value_parser = in_flight)]
     max_requests_inflight: usize,
-    /// How many requests that change something are answered at once, or 0 for any number.
+    /// The maximum number of concurrent mutating requests, or 0 for no limit.
     #[arg(long, default_value_t = 200, value_parser = in_flight)]
     max_mutating_requests_inflight: usize,
 }
@@ -183,7 +183,7 @@ pub(super) fn blocking<T: Send + 'static>(
     }))
 }
 
-/// Serves until SIGTERM or SIGINT, with `beside` in the same process, which is told to end first.
+/// Serves until SIGTERM or SIGINT, with `beside` in the same process, which is cancelled first.
 ///
 /// # Errors
 /// [`ServeError`], before anything is served.
@@ -196,7 +196,7 @@ where
 {
     let prepared = Prepared::open(arguments).await?;
     let running = Running::start(prepared).await;
-    // Installed before the server reports that it serves: whoever reads that may send a signal.
+    // Installed before the server reports that it is ready, because a reader of that may send a signal.
     let ended = ended()?;
     let (served, running) = running.listen();
     let beside_ends = CancellationToken::new();

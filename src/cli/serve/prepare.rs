@@ -31,7 +31,7 @@ use crate::supervise::Supervisor;
 
 /// A server that is not started.
 pub(super) struct Prepared {
-    /// The controllers that are to run.
+    /// The controllers to run.
     pub controllers: Vec<&'static Controller>,
     /// Where it listens.
     pub listener: TcpListener,
@@ -55,7 +55,7 @@ pub(super) struct Prepared {
     pub server: Arc<Server>,
     /// The server's own objects in the cluster.
     pub records: Records,
-    /// Its tasks, none of which is started.
+    /// Its tasks, not started yet.
     pub tasks: Supervisor,
 }
 
@@ -248,7 +248,7 @@ fn advertised(bound: IpAddr) -> IpAddr {
     })
 }
 
-/// What `/version` says: upstream's version, since clients decide by it what they may ask for.
+/// The content of `/version`: upstream's version, because clients use it to decide what they may request.
 fn told_version() -> crate::schema::Value {
     crate::value!({
         "major": (version::MAJOR),

@@ -28,7 +28,7 @@ use crate::meta::time;
 use crate::store::{Store, upkeep};
 use crate::supervise::Supervisor;
 
-/// A server that is up, as seen by what runs beside it in the same process.
+/// A running server, as seen by the other parts of the process.
 pub(in crate::cli) struct Served {
     /// Makes clients of it.
     pub transport: Transport,

@@ -119,7 +119,7 @@ impl Book {
         (!goes_on).then(|| series.entry())
     }
 
-    /// Removes what is over; returns the series among that, to be written for the last time.
+    /// Removes reports whose time is over; returns the series among them, to be written for the last time.
     pub fn finish(&mut self, now: Timestamp) -> Vec<Entry> {
         let mut over = Vec::new();
         self.known.retain(|series| {

@@ -23,7 +23,7 @@ struct Script {
     over: Arc<Notify>,
 }
 
-/// Ends a response that stays open.
+/// The end of a response that stays open.
 const STAYS: &str = "stays open";
 
 fn script(answers: &[(u16, &str)]) -> Script {

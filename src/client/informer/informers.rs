@@ -15,12 +15,12 @@ use tokio_util::task::TaskTracker;
 use super::super::follow::follow;
 use super::{Cached, Informer, PAUSE, over};
 
-/// The caches that controllers share. A kind is watched from the first time that somebody requests it. Cheap to clone.
+/// The caches that controllers share. A kind is watched from its first request on. Cheap to clone.
 #[derive(Clone)]
 pub struct Informers {
     all: Arc<All>,
     pub(super) run: Option<CancellationToken>,
-    /// Of each kind that was asked for here, whether its cache is complete.
+    /// Whether the cache of each kind that was requested through this value is complete.
     asked: Arc<Mutex<HashMap<TypeId, watch::Receiver<bool>>>>,
 }
 
@@ -56,8 +56,8 @@ impl Informers {
         }
     }
 
-    /// Resolves when the caches of all kinds that were asked for here are complete (see [`Informer::synced`]); also when
-    /// the run ends, or all caches do. A run so waits for what it looks at, without listing it again.
+    /// Resolves when the caches of all kinds that were requested through this value are complete (see
+    /// [`Informer::synced`]); also when the run or the caches end. So a run waits exactly for the kinds that it uses.
     pub async fn synced(&self) {
         let asked: Vec<_> = self.asked.lock().values().cloned().collect();
         let complete = async {
@@ -72,7 +72,7 @@ impl Informers {
         }
     }
 
-    /// The cache of a kind. Whoever asks for it waits for it in [`Informers::synced`].
+    /// The cache of a kind, for which [`Informers::synced`] then waits, too.
     pub fn of<P: Cached>(&self) -> Informer<P> {
         let mut known = self.all.known.lock();
         let informer = known
@@ -115,7 +115,8 @@ impl Informers {
         informer
     }
 
-    /// A value derived from the caches, made once for all controllers: the end of one controller's run does not end it.
+    /// A value derived from the caches, created once for all controllers: it does not end with the run of one
+    /// controller.
     pub fn shared<T: Clone + Send + 'static>(&self, make: impl FnOnce(&Self) -> T) -> T {
         let key = TypeId::of::<T>();
         let found = |known: &HashMap<TypeId, Box<dyn Any + Send>>| {

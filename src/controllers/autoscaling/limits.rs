@@ -1,6 +1,6 @@
 //! Limits how fast and how far an autoscaler scales: by its recent recommendations, its recent changes, and its
-//! behavior. Follows k8s.io/kubernetes/pkg/controller/podautoscaler/horizontal.go (normalizeDesiredReplicas and what it
-//! calls).
+//! behavior. Follows k8s.io/kubernetes/pkg/controller/podautoscaler/horizontal.go (normalizeDesiredReplicas and the
+//! functions it calls).
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! horizontal-pod-autoscaler-controller: scales workloads so that their pods use what they should. Follows
+//! horizontal-pod-autoscaler-controller: scales workloads to keep the usage of their pods at the target. Follows
 //! k8s.io/kubernetes/pkg/controller/podautoscaler.
 //!
 //! Resource metrics come from `metrics.k8s.io`. Custom and external metrics are provided by aggregated API servers; as

@@ -1,4 +1,4 @@
-//! kube-apiserver-serving-clustertrustbundle-publisher-controller: publishes the authorities of the API server as a
+//! kube-apiserver-serving-clustertrustbundle-publisher-controller: publishes the CAs of the API server as a
 //! ClusterTrustBundle. Follows k8s.io/kubernetes/pkg/controller/certificates/clustertrustbundlepublisher.
 
 use std::sync::Arc;

@@ -13,11 +13,11 @@ use crate::meta::pem;
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
-/// The shortest life that who asks may ask for, in seconds.
+/// The minimum lifetime that a request may ask for, in seconds.
 const SHORTEST: i64 = 10 * MINUTE;
 /// How far in the past certificates begin, because clocks differ.
 const BACKDATE: i64 = 5 * MINUTE;
-/// Certificates with a shorter validity do not end earlier by that.
+/// Certificates with a shorter lifetime are not shortened by that.
 const SHORT: i64 = 8 * HOUR;
 /// How long requests are kept that were approved, denied or failed.
 const ANSWERED: i64 = HOUR;
@@ -156,11 +156,11 @@ fn kubelet(request: &Request, usages: &[String], serving: bool) -> Result<(), St
     Ok(())
 }
 
-/// What a certificate is issued for at `now`, by an authority that expires then (seconds since 1970). It is valid for
-/// `longest` seconds, or for fewer that were asked for.
+/// The terms of a certificate issued at `now`, by a CA that expires at `authority_expires` (seconds since 1970): valid
+/// for `longest` seconds, or fewer if requested.
 ///
 /// # Errors
-/// The authority has expired.
+/// The CA has expired.
 pub(super) fn terms(
     spec: &CertificateSigningRequestSpec,
     longest: i64,

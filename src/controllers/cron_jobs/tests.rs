@@ -58,7 +58,7 @@ fn a_cron_job_makes_one_job_for_the_latest_moment_that_is_due() {
             "",
         ),
         ("", last("00:10:00"), "00:10:05", None, Some(595_100), ""),
-        // Of several missed times only the latest is made up for.
+        // Of several missed times only the latest is used.
         (
             "",
             last("00:10:00"),

@@ -163,7 +163,7 @@ fn manage(facts: &Facts<'_>, by_node: &ByNode<'_>, plan: &mut Plan) {
     }
 }
 
-/// The running pods of a node; terminated ones are to be deleted.
+/// The running pods of a node; terminated ones are planned for deletion.
 fn running<'a>(facts: &Facts<'_>, node: &str, pods: &[&'a Pod], plan: &mut Plan) -> Vec<&'a Pod> {
     let mut running = Vec::new();
     for pod in pods.iter().filter(|pod| !pod.is_deleting()) {
@@ -283,7 +283,7 @@ impl<'a> Roll<'a> {
                     candidates.push(older.name_any());
                 }
                 Some((None, Some(older))) => {
-                    // Deleting it makes nothing worse.
+                    // Deleting it does not reduce availability.
                     plan.delete.push(older.name_any());
                     missing += 1;
                 }

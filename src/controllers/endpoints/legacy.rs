@@ -39,12 +39,13 @@ pub async fn run(context: Context) {
     let pods = Pods::of(&context.informers);
     let triggers = Triggers::default();
     wake(&queue, &services, &pods);
-    // What was deleted is made again.
+    // Deleted endpoints are created again.
     all.enqueue(&queue, |change| {
         change.new.is_none().then(|| change.key.clone())
     });
     context.synced().await;
-    // Those whose service was deleted while nobody looked. What is made later may come before its service.
+    // Those whose service was deleted while the controller was not running. Endpoints that are created later may
+    // precede their service.
     let locks = |endpoints: &v1::Endpoints| endpoints.annotations().contains_key(LOCK);
     for (key, _) in all.all().into_iter().filter(|(_, there)| !locks(there)) {
         queue.add(key);

@@ -17,7 +17,7 @@ pub use self::seen::{Identity, Owner, Seen};
 /// An object's uid.
 pub type Uid = Arc<str>;
 
-/// The finalizer of an object whose dependents are to be orphaned.
+/// The finalizer of an object whose dependents must be orphaned.
 pub const ORPHAN: &str = "orphan";
 /// The finalizer of an object that is deleted after its dependents.
 pub const FOREGROUND: &str = "foregroundDeletion";

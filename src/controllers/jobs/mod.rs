@@ -58,7 +58,7 @@ struct Controller {
     memory: Mutex<HashMap<Key, Memory>>,
 }
 
-/// What is known of a job besides the API.
+/// What the controller knows about a job in addition to the API.
 #[derive(Clone, Default)]
 struct Memory {
     uid: Option<String>,
@@ -223,7 +223,7 @@ impl Controller {
         let client = &self.context.client;
         let mut own = self.pods.claimed(client, job, Some(TRACKED), fits).await?;
         for pod in &mut own {
-            // The cache does not show yet what was just adopted.
+            // The cache may not show the adoption yet.
             if !is_controlled_by(&pod.metadata, &job.metadata) && !facts::is_tracked(pod) {
                 let finalizers = &mut Arc::make_mut(pod).metadata.finalizers;
                 finalizers.get_or_insert_default().push(TRACKED.to_owned());

@@ -79,7 +79,7 @@ fn new(key: &str, effect: &str, now: Timestamp) -> v1::Taint {
     }
 }
 
-/// When the NoExecute taints are to be written.
+/// When to write the NoExecute taints.
 #[derive(Debug, PartialEq)]
 pub(super) enum When {
     /// At once, because no additional pod is evicted by it.

@@ -26,7 +26,7 @@ pub(super) struct Plan {
     pub repair: Vec<i32>,
     /// Pods to create: the ordinal, and whether it has the newer revision.
     pub create: Vec<(i32, bool)>,
-    /// Pods whose missing claims are to be created.
+    /// Pods whose missing claims must be created.
     pub claims: Vec<i32>,
     /// Pods to delete because they ended; they are created again.
     pub renew: Vec<String>,
@@ -339,7 +339,7 @@ impl Work<'_> {
             .collect();
         let mut delete = Vec::new();
         if parallel {
-            // Unavailable pods are replaced regardless of the limit: it makes nothing worse.
+            // Unavailable pods are replaced regardless of the limit, because that does not reduce availability.
             delete.extend(candidates.iter().filter(|place| !self.is_available(place)));
         }
         for place in candidates {

@@ -9,7 +9,7 @@ use crate::fakehost::xml::Element;
 use crate::fakehost::zfs::Source;
 use crate::fakehost::zonecfg::{DETACHED, Flavour};
 
-/// File systems that have a program that mounts them (`/usr/lib/fs/TYPE/mount`).
+/// File system types with a mount program (`/usr/lib/fs/TYPE/mount`).
 const MOUNTED: &[&str] = &[
     "autofs", "bootfs", "ctfs", "dev", "fd", "hsfs", "hyprlofs", "lofs", "lxproc", "mntfs", "nfs",
     "objfs", "pcfs", "proc", "sharefs", "smbfs", "tmpfs", "udfs", "ufs", "zfs",

@@ -101,10 +101,10 @@ impl Configured {
         }
     }
 
-    /// Whether it can have the privileges that it is to have.
+    /// Checks whether it can have its configured privileges.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// Why it cannot.
     pub fn check_privileges(&self) -> Result<(), privileges::Wrong> {
         privileges::check(&self.privileges, self.exclusive)
     }

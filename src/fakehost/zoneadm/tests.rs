@@ -6,7 +6,7 @@ mod verify;
 
 use crate::fakehost::zfs::tests::Bench;
 
-/// A configuration of an lx zone with one link.
+/// The configuration of an lx zone with one link.
 fn configuration(name: &str) -> String {
     format!(
         "create -b\nset brand=lx\nset zonepath=/tank/zones/{name}\nset ip-type=exclusive\nadd net\nset physical={name}n0\nset allowed-address=10.88.0.17/24\nset defrouter=10.88.0.1\nend\nadd fs\nset dir=/rd/ctl\nset special=/tank/ctl\nset type=lofs\nend\n"

@@ -1,5 +1,5 @@
-//! Operations on a zone document as libzonecfg has them: lookups, the resource control
-//! aliases, and the limits of its fixed-size fields.
+//! Operations on zone documents as in libzonecfg: lookups, aliases of resource controls, and the limits of its
+//! fixed-size fields.
 
 use std::net::IpAddr;
 
@@ -55,9 +55,9 @@ pub enum Z {
     BrandError,
     /// Writing failed.
     SavingFile,
-    /// The index cannot be locked or is not there.
+    /// The index does not exist or cannot be locked.
     UpdatingIndex,
-    /// There is no directory for configurations.
+    /// The directory for configurations does not exist.
     MiscFs,
 }
 
@@ -228,7 +228,7 @@ pub fn remove_aliased(doc: &mut Element, name: &str) {
     }
 }
 
-/// An unsigned decimal number as `valid_uint` reads it: no sign, nothing after it.
+/// An unsigned decimal number as parsed by `valid_uint`: no sign, nothing after it.
 pub fn parse_uint(text: &str) -> Option<u64> {
     let text = text.trim_start();
     if text.is_empty() {
@@ -241,7 +241,7 @@ pub fn parse_uint(text: &str) -> Option<u64> {
     digits.parse().ok()
 }
 
-/// The limit of a resource control as strtoull(3C) with base 0 reads it: decimal, `0x` hexadecimal, `0` octal.
+/// The limit of a resource control as parsed by strtoull(3C) with base 0: decimal, `0x` hexadecimal, `0` octal.
 pub fn parse_limit(text: &str) -> Option<u64> {
     let body = text.trim_start();
     if text.starts_with('-') || body.is_empty() {
@@ -268,8 +268,8 @@ pub fn parse_limit(text: &str) -> Option<u64> {
     })
 }
 
-/// A size as `zonecfg_str_to_bytes` reads it: a number that is not negative, then nothing or one
-/// of K, M, G, T in either case, powers of 1024.
+/// A size as parsed by `zonecfg_str_to_bytes`: a non-negative number, followed by nothing or one of K, M, G, T (or in
+/// lower case), powers of 1024.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     let (number, unit) = float_prefix(text);
     if number < 0.0 {
@@ -284,7 +284,7 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
         "T" => 40,
         _ => return None,
     };
-    // A long double holds every whole number of bytes.
+    // A long double represents every whole number of bytes.
     let digits = text
         .trim()
         .trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -294,8 +294,7 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
     Some(truncated(number * (1u64 << shift) as f64))
 }
 
-/// A number without its fraction as C on amd64 makes it an unsigned one: what does not fit
-/// becomes 0.
+/// Converts a number to an unsigned integer like C on amd64: values that do not fit become 0.
 pub fn truncated(number: f64) -> u64 {
     if number < 18_446_744_073_709_551_616.0 {
         number as u64
@@ -304,8 +303,8 @@ pub fn truncated(number: f64) -> u64 {
     }
 }
 
-/// The number at the beginning of a text, and the rest, as C99's `strtod`, which knows hexadecimal
-/// numbers, `inf` and `nan` too; no number is 0.
+/// The number at the beginning of a text, and the rest, like C99's `strtod`, which also parses hexadecimal numbers,
+/// `inf` and `nan`; 0 if there is no number.
 pub fn float_prefix(text: &str) -> (f64, &str) {
     let body = text.trim_start();
     let bytes = body.as_bytes();
@@ -343,7 +342,7 @@ pub fn float_prefix(text: &str) -> (f64, &str) {
     (number, &body[end..])
 }
 
-/// An unsigned number that is not written in decimal digits, and its length.
+/// An unsigned number in a form other than decimal digits, and its length.
 fn unusual_number(text: &str) -> Option<(f64, usize)> {
     let lower = text.to_ascii_lowercase();
     let words = [
@@ -399,14 +398,14 @@ pub fn bytes_to_units(bytes: u64) -> String {
     }
 }
 
-/// Whether the name is that of a zone-wide resource control by its form.
+/// Whether the name has the form of a zone-wide resource control's.
 pub fn valid_rctl_name(name: &str) -> bool {
     name.strip_prefix("zone.").is_some_and(|rest| {
         !rest.is_empty() && rest.bytes().all(|c| c.is_ascii_alphabetic() || c == b'-')
     })
 }
 
-/// Whether two addresses are the same host (`zonecfg_same_net_address`).
+/// Whether two addresses refer to the same host (`zonecfg_same_net_address`).
 pub fn same_address(a: &str, b: &str) -> bool {
     let host = |text: &str| -> Option<IpAddr> { text.split('/').next().unwrap_or("").parse().ok() };
     a == b || matches!((host(a), host(b)), (Some(x), Some(y)) if x == y)
@@ -434,7 +433,7 @@ pub fn field_limit(resource: &str, property: &str) -> usize {
     }
 }
 
-/// Whether a property of a zone fits into zonecfg's buffer for reading; longer ones can be set.
+/// Whether the value of a zone's property fits into zonecfg's read buffer; longer ones can be set all the same.
 pub fn readable(property: &str, value: &str) -> bool {
     value.len()
         < match property {

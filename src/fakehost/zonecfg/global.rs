@@ -212,7 +212,7 @@ impl Session<'_> {
         self.quiet_options = true;
         let mut forced = false;
         let mut wrong = false;
-        // A word that is not an option is accepted and ignored.
+        // A word that is not an option is ignored.
         let options = command.args.first().and_then(|a| a.strip_prefix('-'));
         for letter in options.filter(|o| *o != "-").unwrap_or("").chars() {
             match letter {
@@ -312,7 +312,7 @@ impl Session<'_> {
             _ => {}
         }
         let value = match property {
-            // Told with the alternate root, kept without it.
+            // Shown with the alternate root, stored without it.
             "zonepath" => {
                 let path = collapse_slashes(value);
                 match path.strip_prefix(&self.root).filter(|p| p.starts_with('/')) {

@@ -1,6 +1,6 @@
-//! zonecfg's lexer: four states, as `zonecfg_lex.l` has them. In the initial state only
-//! command words are known; after one, words are resource types, property names or tokens;
-//! inside `[ ]` commas separate and words are plain; inside `( )` words are names again.
+//! zonecfg's lexer: four states as in `zonecfg_lex.l`. In the initial state only command words are known; after one,
+//! words are resource types, property names or tokens; inside `[ ]` commas separate and words are plain; inside `( )`
+//! words are names again.
 
 use super::Flavour;
 
@@ -117,7 +117,7 @@ const PROPERTIES: &[&str] = &[
     "upper",
 ];
 
-/// Words that illumos-gate of 2022 does not know.
+/// Words that illumos-gate of 2022 does not have.
 const OMNIOS_PROPERTIES: &[&str] = &[
     "mac-addr",
     "vlan-id",

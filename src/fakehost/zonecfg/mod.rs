@@ -1,8 +1,8 @@
 //! zonecfg: the command interpreter of zone configurations.
 //!
-//! The rules follow illumos' `usr/src/cmd/zonecfg` and `libzonecfg`: what is kept after an
-//! error, what exits 0 in spite of a message, what a missing newline loses. Every case recorded
-//! from the real program (`tests/illumos/zonecfg.jsonl`) answers alike.
+//! The rules follow illumos' `usr/src/cmd/zonecfg` and `libzonecfg`: what is kept after an error, what exits with 0 in
+//! spite of a message, what is lost without a final newline. All cases recorded from the real program
+//! (`tests/illumos/zonecfg.jsonl`) give the same result.
 
 mod adding;
 mod doc;
@@ -46,7 +46,7 @@ const Z_GLOBAL: &[&str] = &[
     "zfs-io-priority",
 ];
 
-/// The distribution whose zonecfg is played.
+/// The distribution whose zonecfg is implemented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub enum Flavour {
     /// OmniOS, with `global-nic`, `mac-addr`, `vlan-id`, `property` and `zfs-io-priority`.
@@ -64,14 +64,14 @@ pub trait Host {
     fn has_brand(&self, brand: &str) -> bool;
     /// The brand's own check of a document.
     fn verify_brand(&self, document: &super::xml::Element) -> Result<(), String>;
-    /// Whether a zone of the document's brand can be given the privileges that it asks for; else the name of the first
-    /// one that is unknown, prohibited or missing.
+    /// Checks whether a zone of the document's brand can have the requested privileges; otherwise returns the name of
+    /// the first one that is unknown, prohibited or missing.
     fn verify_privileges(&self, document: &super::xml::Element) -> Result<(), String>;
-    /// The configurations of an alternate root.
+    /// The configurations in an alternate root.
     fn alternate(&self, root: &Path) -> ConfigStore;
-    /// Reads a file that the command line names.
+    /// Reads a file named on the command line.
     fn read_file(&self, path: &Path) -> std::io::Result<Vec<u8>>;
-    /// Writes a file that a command names.
+    /// Writes a file named by a command.
     fn write_file(&self, path: &Path, text: &str) -> std::io::Result<()>;
     /// Whether a directory exists.
     fn is_directory(&self, path: &Path) -> bool;
@@ -106,7 +106,7 @@ impl Mode {
         }
     }
 
-    /// Where a line is, if messages say it.
+    /// The position of a line, if messages include it.
     fn place(&self, line: u32) -> Option<String> {
         match self {
             Self::File(name) => Some(format!("line {line} of {name}")),

@@ -1,5 +1,5 @@
-//! zonecfg's grammar: one command up to its terminator. What a rule does at once in the
-//! original (usage texts of incomplete commands) is reported as [`Parsed::Usage`].
+//! zonecfg's grammar: one command up to its terminator. Usage texts of incomplete commands, which the original prints
+//! while parsing, are reported as [`Parsed::Usage`].
 
 use super::lexer::{Lexer, Token};
 
@@ -27,18 +27,17 @@ pub struct Command {
     pub pairs: Vec<(&'static str, Value)>,
 }
 
-/// What one call of the parser found.
+/// The result of one call of the parser.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed {
     /// A command to run.
     Command(Command),
     /// An empty line.
     Nothing,
-    /// An incomplete command whose usage is shown, and the lexer's line then; the rest of the
-    /// line is skipped.
+    /// An incomplete command whose usage is shown, and the lexer's line; the rest of the line is skipped.
     Usage(&'static str, u32),
-    /// A syntax error at the token whose text is given (newline as `\n`), and the lexer's line
-    /// then; the rest of the line is skipped.
+    /// A syntax error at the token with this text (newline as `
+    /// `), and the lexer's line; the rest of the line is skipped.
     Syntax(String, u32),
     /// The end of the input, with or without an unfinished command.
     Eof,
@@ -96,7 +95,8 @@ impl Parser<'_> {
             Token::Newline => "\\n".to_string(),
             _ => self.lexer.text.clone(),
         };
-        // To yacc(1) a token that is not above 0 ends the input, as a char of C is that is no ASCII: nothing is skipped.
+        // For yacc(1) a token that is not positive ends the input, such as a non-ASCII character in a signed char:
+        // nothing is skipped.
         if let Token::Char(c) = token
             && !(1..0x80).contains(&c)
         {
@@ -193,7 +193,7 @@ impl Parser<'_> {
     fn info(&mut self, command: &mut Command) -> Result<(), Fail> {
         match self.peek().clone() {
             Token::Word(_) => {
-                // Reduced without looking ahead: the line has not been counted yet.
+                // Reduced without lookahead: the line has not been counted yet.
                 return self.short("info");
             }
             Token::Property(p) if INFO_PROPERTIES.contains(&p) => {

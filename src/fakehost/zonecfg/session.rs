@@ -24,7 +24,7 @@ pub(super) enum Mode {
     File(String),
     /// Commands on the command line: continues after errors.
     Args,
-    /// Standard input (never a terminal here): goes on after errors. With `-f -` messages carry line numbers.
+    /// Standard input (never a terminal here): continues after errors. With `-f -` messages carry line numbers.
     Stdin { numbered: bool },
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Session<'a> {
     pub host: &'a dyn Host,
     host_store: &'a ConfigStore,
     pub store: ConfigStore,
-    /// The alternate root (`-R`), or nothing. Zonepaths are told with it, and kept without it.
+    /// The alternate root (`-R`), or empty. Zonepaths are shown with it, and stored without it.
     pub root: String,
     pub flavour: Flavour,
     pub mode: Mode,
@@ -54,7 +54,7 @@ pub(super) struct Session<'a> {
     pub revert_zone: String,
     pub global_zone: bool,
     pub document: Option<Element>,
-    /// Whether the document was created, not loaded.
+    /// Whether the document was created rather than loaded.
     pub fresh: bool,
     /// The old name after a change of name, until saved.
     pub renamed_from: Option<String>,
@@ -198,12 +198,12 @@ impl<'a> Session<'a> {
 
     // ---- documents ------------------------------------------------------------------------
 
-    /// The zonepath as it is told: with the alternate root.
+    /// The zonepath as shown: with the alternate root.
     pub fn zonepath(&self, document: &Element) -> String {
         format!("{}{}", self.root, document.attr_or_empty("zonepath"))
     }
 
-    /// The brand of a document; one without a brand has that of the default template.
+    /// The brand of a document; without one, that of the default template.
     pub fn brand(&self, document: &Element) -> String {
         match document.attr_or_empty("brand") {
             "" => doc::template("SUNWdefault", "", self.flavour)

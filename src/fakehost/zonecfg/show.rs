@@ -264,7 +264,7 @@ impl Session<'_> {
         let Some(flags) = self.flags(command, "f:") else {
             return Ok(());
         };
-        // The file is made before there is anything to write.
+        // The file is created before there is anything to write.
         if let Some((_, path)) = flags.0.last()
             && let Err(error) = self.host.write_file(Path::new(path), "")
         {
@@ -277,7 +277,7 @@ impl Session<'_> {
         let Some(document) = &self.document else {
             return Ok(());
         };
-        // The brand of the saved configuration, whatever was set since.
+        // The brand in the saved configuration, whatever has been set since.
         let brand = match self.store.load(&self.zone) {
             _ if self.global_zone => Some(self.brand(&Element::new("zone"))),
             Ok(saved) => saved.map(|saved| self.brand(&saved)),
@@ -318,7 +318,7 @@ fn complex_text(value: &Element, separator: &str) -> String {
     }
 }
 
-/// The document as a command file that makes it again.
+/// The document as a command file that recreates it.
 fn export_text(document: &Element, path: &str, brand: Option<&str>, flavour: Flavour) -> String {
     let mut out = String::from("create -b\n");
     let get = |name: &str| match document.attr_or_empty(name) {

@@ -47,8 +47,8 @@ fn run_file(zone: &str, file: &[u8], flavour: Flavour) -> (Reply, Option<Element
     (reply, document)
 }
 
-/// For every recorded case compares the exit status, whether there is a configuration, the configuration, and the first
-/// lines of the messages.
+/// For every recorded case, compares the exit status, whether there is a configuration, the configuration, and the
+/// first lines of the messages.
 #[test]
 fn every_recorded_case_answers_as_the_real_zonecfg_did() {
     let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/illumos");
@@ -115,7 +115,7 @@ fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-/// As the real one answered for `-f -`: it goes on after errors, and says where they were.
+/// As recorded for `-f -`: continues after errors, with their line numbers.
 #[test]
 fn commands_from_standard_input_are_numbered_where_a_file_was_asked_for() {
     let root = tempfile::tempdir().unwrap();
@@ -141,7 +141,7 @@ fn commands_from_standard_input_are_numbered_where_a_file_was_asked_for() {
     }
 }
 
-/// `-R`: zonepaths are told with the other root and kept without it.
+/// `-R`: zonepaths are shown with the alternate root, and stored without it.
 #[test]
 fn another_root_has_configurations_of_its_own() {
     let here = tempfile::tempdir().unwrap();
@@ -178,7 +178,7 @@ fn another_root_has_configurations_of_its_own() {
         exit::ERROR,
         "Bad document property",
     );
-    // The other root alone is a zonepath to the check, so what came before the error is kept.
+    // The check considers the alternate root alone a zonepath, so what preceded the error is saved.
     assert!(other.remove("rd1").unwrap());
     assert_eq!(run(create), (exit::OK, String::new()));
     let path = |store: &ConfigStore| {
@@ -193,7 +193,7 @@ fn another_root_has_configurations_of_its_own() {
     assert_eq!(path(&other), Some("/y".into()));
 }
 
-/// The index says of the global zone where it is, whatever is configured of it.
+/// The index always has the global zone's own path, whatever its configuration.
 #[test]
 fn the_global_zone_is_in_the_index_once() {
     let (reply, document) = run_file("global", b"set max-lwps=1000\n", Flavour::Omnios);

@@ -33,7 +33,7 @@ impl Session<'_> {
             return Ok(());
         }
         if let Err(name) = self.host.verify_privileges(&document) {
-            // Nothing is told apart from this, nor saved.
+            // Nothing else is reported or saved.
             self.error(&format!("{zone}: invalid privilege: {name}"));
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! Asking the API for a certificate and waiting for it. Follows k8s.io/client-go/util/certificate/csr.
+//! Requests a certificate from the API and waits for it. Follows k8s.io/client-go/util/certificate/csr.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::store::{Store, StoreError};
 use crate::auth::pki::{Pair, PkiError, Wanted};
 use crate::client::errors::{is_already_exists, is_not_found, text};
 
-/// Why no certificate came of a request. Each says what to do.
+/// Why a request led to no certificate. The messages say what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// The API refuses, or does not answer.
@@ -24,11 +24,11 @@ pub enum AskError {
     Api {
         /// Which certificate.
         what: &'static str,
-        /// What the API said.
+        /// The API's answer.
         #[source]
         cause: kube::Error,
     },
-    /// Somebody said no.
+    /// The request was denied.
     #[error(
         "the request {name} for the {what} was denied ({why}); to ask again: kubectl delete csr {name}"
     )]
@@ -40,7 +40,7 @@ pub enum AskError {
         /// Reason and message.
         why: String,
     },
-    /// The signer does not sign it.
+    /// The signer refuses to sign it.
     #[error(
         "the signer did not sign the request {name} for the {what} ({why}); to ask again: kubectl delete csr {name}"
     )]
@@ -60,7 +60,7 @@ pub enum AskError {
         /// Which certificate.
         what: &'static str,
     },
-    /// Under the name of the request there is another one.
+    /// There is another request with the same name.
     #[error(
         "there is a request {name} that is not this node's ({why}); look at it, then: kubectl delete csr {name}"
     )]
@@ -70,26 +70,26 @@ pub enum AskError {
         /// How it differs.
         why: String,
     },
-    /// Keys and files.
+    /// A key or file cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The request itself.
+    /// The request cannot be encoded.
     #[error(transparent)]
     Pki(#[from] PkiError),
 }
 
-/// How long a request is not answered before that is said.
+/// After how long a warning about an unanswered request is logged.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a watch that broke is left alone.
+/// The pause before a failed watch is repeated.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Asks for a certificate, waits until it is issued, and keeps it in `store`. The request that this node made before, and
-/// that is not answered yet, is found again.
+/// Requests a certificate, waits until it is issued, and stores it in `store`. Continues with this node's previous
+/// request if that has not been answered yet.
 ///
-/// Waits for as long as nobody answers; what is waited for is said after a while.
+/// Waits without limit; logs a warning after a while.
 ///
 /// # Errors
-/// [`AskError`]; asked again, it goes on where it stopped.
+/// [`AskError`]. Another call continues where this one stopped.
 pub async fn ask(client: &kube::Client, store: &Store, wanted: &Wanted) -> Result<Pair, AskError> {
     let purpose = store.purpose();
     let key = store.asking_key()?;
@@ -127,7 +127,7 @@ pub async fn ask(client: &kube::Client, store: &Store, wanted: &Wanted) -> Resul
     Ok(store.keep(&certificate, &key, crate::meta::time::now())?)
 }
 
-/// A request of this node.
+/// This node's request.
 struct Requests<'a> {
     api: Api<CertificateSigningRequest>,
     what: &'static str,
@@ -158,7 +158,7 @@ impl Requests<'_> {
         })
     }
 
-    /// The certificate in a request, if it is answered already.
+    /// The certificate in a request; `None` if it has not been answered yet.
     fn look(&self, request: &CertificateSigningRequest) -> Result<Option<String>, AskError> {
         let (name, what) = (self.name.to_owned(), self.what);
         match plan::answer(request) {
@@ -169,7 +169,7 @@ impl Requests<'_> {
         }
     }
 
-    /// Waits for the certificate, and says so where that takes long.
+    /// Waits for the certificate, and logs a warning if that takes long.
     async fn issued(&self, made: CertificateSigningRequest) -> Result<String, AskError> {
         let waiting = self.wait(made);
         tokio::pin!(waiting);
@@ -214,11 +214,11 @@ impl Requests<'_> {
                     }
                 }
             }
-            // The watch ended, or never began: what it did not tell is asked for.
+            // The watch ended or failed: read the request to catch up.
             tokio::time::sleep(PAUSE).await;
             seen = match self.get().await {
                 Ok(now) => now,
-                // Who does not answer now may answer later; who refuses is believed.
+                // Connection failures pass, answers of the API do not.
                 Err(AskError::Api { cause, .. }) if !matches!(cause, kube::Error::Api(_)) => {
                     tracing::debug!(%cause, "the request for a certificate is not seen");
                     continue;

@@ -1,7 +1,7 @@
-//! The certificates of a node that joined another API server: one by which the API server knows the node, and one that the
-//! node shows to whoever connects to it. Both are asked for by requests to the API (see [`ask`]), kept in a file each (see
-//! [`store`]), and renewed long before they end, while the agent runs (see [`upkeep`]). Follows k8s.io/client-go/util/certificate
-//! and k8s.io/kubernetes/pkg/kubelet/certificate.
+//! The certificates of a node that joined another API server: a client certificate, and a serving certificate for the
+//! kubelet's API. Both are requested from the API (see [`ask`]), stored in one file each (see [`store`]), and renewed
+//! well before they expire (see [`upkeep`]). Follows k8s.io/client-go/util/certificate and
+//! k8s.io/kubernetes/pkg/kubelet/certificate.
 
 pub mod ask;
 pub mod plan;
@@ -13,17 +13,17 @@ use std::net::IpAddr;
 use crate::auth::node::{NODES, PREFIX};
 use crate::auth::pki::{Subject, Wanted};
 
-/// What a certificate of a node is for.
+/// The purpose of a node's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// The API server is to know the node by it.
+    /// Identifies the node to the API server.
     Client,
-    /// Who connects to the node is to know it by it.
+    /// Identifies the node to clients of the kubelet's API.
     Serving,
 }
 
 impl Purpose {
-    /// Who vouches for it.
+    /// The signer.
     pub fn signer(self) -> &'static str {
         match self {
             Purpose::Client => "kubernetes.io/kube-apiserver-client-kubelet",
@@ -31,7 +31,7 @@ impl Purpose {
         }
     }
 
-    /// How it is used. Keys that are not RSA encipher nothing.
+    /// The key usages. Without key encipherment, which only applies to RSA keys.
     pub fn usages(self) -> [&'static str; 2] {
         match self {
             Purpose::Client => ["digital signature", "client auth"],
@@ -39,7 +39,7 @@ impl Purpose {
         }
     }
 
-    /// What its files are called, as upstream's.
+    /// The prefix of its files' names, as upstream.
     pub fn file(self) -> &'static str {
         match self {
             Purpose::Client => "kubelet-client",
@@ -47,7 +47,7 @@ impl Purpose {
         }
     }
 
-    /// What it is, for who reads the log.
+    /// Its description, for logs.
     pub fn what(self) -> &'static str {
         match self {
             Purpose::Client => "client certificate",
@@ -56,7 +56,7 @@ impl Purpose {
     }
 }
 
-/// Whom a node's certificates are of.
+/// The subject of a node's certificates.
 pub fn subject(node: &str) -> Subject {
     Subject {
         name: format!("{PREFIX}{node}").into(),
@@ -64,7 +64,7 @@ pub fn subject(node: &str) -> Subject {
     }
 }
 
-/// What is asked for a node's client certificate.
+/// The contents of a node's client certificate.
 pub fn client(node: &str) -> Wanted {
     Wanted {
         subject: subject(node),
@@ -73,8 +73,8 @@ pub fn client(node: &str) -> Wanted {
     }
 }
 
-/// What is asked for the certificate that a node serves with: for its name and its addresses, as its status tells them.
-/// None without an address, as upstream.
+/// The contents of a node's serving certificate: its name and the addresses in its status. `None` without addresses, as
+/// upstream.
 pub fn serving(node: &str, addresses: &[String]) -> Option<Wanted> {
     let mut parsed: Vec<IpAddr> = addresses
         .iter()
@@ -85,7 +85,7 @@ pub fn serving(node: &str, addresses: &[String]) -> Option<Wanted> {
         Ok(address) => parsed.push(address),
         Err(_) => dns.push(node.to_owned()),
     }
-    // As upstream orders them: by their text.
+    // Upstream sorts them as text.
     parsed.sort_by_key(IpAddr::to_string);
     parsed.dedup();
     (!parsed.is_empty()).then(|| Wanted {

@@ -1,17 +1,17 @@
-//! When a certificate is to be renewed, and what became of a request for one: functions of what is known and the clock.
-//! Follows k8s.io/client-go/util/certificate/{certificate_manager.go,csr/csr.go}.
+//! Decides when a certificate is renewed, and interprets the status of a request. Pure functions. Follows
+//! k8s.io/client-go/util/certificate/{certificate_manager.go,csr/csr.go}.
 
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 
 use super::Purpose;
 use crate::auth::pki::{Pair, Request, Wanted};
 
-/// What is to be done about a certificate.
+/// What to do about a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing before this moment, in seconds since 1970.
+    /// Nothing until this time, in seconds since 1970.
     Keep(i64),
-    /// Another one is to be asked for.
+    /// Request a new one.
     Renew(Why),
 }
 
@@ -20,16 +20,16 @@ pub enum Next {
 pub enum Why {
     /// There is none.
     Missing,
-    /// It is valid no longer.
+    /// It has expired.
     Expired,
-    /// It is not for all that is wanted.
+    /// It lacks some of what is wanted.
     Different,
-    /// It will end before long.
+    /// It expires soon.
     Due,
 }
 
-/// What is to be done at `now` (seconds since 1970) about the certificate that is there. `chance`, from 0 to 1, is drawn
-/// once a certificate: nodes that were made together do not ask together.
+/// What to do at `now` (seconds since 1970) about the current certificate. `chance` is a random number from 0 to 1,
+/// drawn once per certificate, so that nodes created together do not renew together.
 pub fn next(held: Option<&Pair>, wanted: &Wanted, now: i64, chance: f64) -> Next {
     let Some(held) = held else {
         return Next::Renew(Why::Missing);
@@ -46,7 +46,7 @@ pub fn next(held: Option<&Pair>, wanted: &Wanted, now: i64, chance: f64) -> Next
     }
 }
 
-/// Whether a certificate is for all that is wanted; it may be for more.
+/// Whether a certificate has everything that is wanted; it may have more.
 fn satisfies(held: &Pair, wanted: &Wanted) -> bool {
     let addresses = wanted.addresses.iter().map(ToString::to_string);
     let mut names = wanted.dns.iter().cloned().chain(addresses);
@@ -55,7 +55,7 @@ fn satisfies(held: &Pair, wanted: &Wanted) -> bool {
         && (wanted.subject.groups.iter()).all(|group| held.subject.groups.contains(group))
 }
 
-/// When a certificate is renewed: after 70 to 90 hundredths of its life.
+/// When a certificate is renewed: after 70 to 90 percent of its lifetime.
 fn deadline(not_before: i64, not_after: i64, chance: f64) -> i64 {
     let life = (not_after - not_before) as f64;
     not_before + (life * (0.7 + 0.2 * chance)).round() as i64
@@ -64,15 +64,15 @@ fn deadline(not_before: i64, not_after: i64, chance: f64) -> i64 {
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Nobody approved it yet.
+    /// Neither approved nor denied.
     Pending,
-    /// It is approved, and the signer has not signed yet.
+    /// Approved, but not signed yet.
     Approved,
     /// The certificate, PEM.
     Issued(String),
-    /// Somebody said no: reason and message.
+    /// Denied: reason and message.
     Denied(String),
-    /// The signer cannot: reason and message.
+    /// The signer failed: reason and message.
     Failed(String),
 }
 
@@ -104,15 +104,15 @@ pub fn answer(request: &CertificateSigningRequest) -> Answer {
         return Answer::Pending;
     }
     let certificate = status.and_then(|status| status.certificate.as_ref());
-    // An empty one is none, whatever else was said.
+    // Upstream ignores an empty certificate, whatever the conditions say.
     match certificate.filter(|certificate| !certificate.0.is_empty()) {
         Some(certificate) => Answer::Issued(String::from_utf8_lossy(&certificate.0).into_owned()),
         None => Answer::Approved,
     }
 }
 
-/// Whether a request that is there under the name of ours is ours: made with this key (by whose digest it is named) for the
-/// same.
+/// Checks that an existing request with our request's name is ours: made for the same contents with this key, whose
+/// digest is part of the name.
 ///
 /// # Errors
 /// How it differs.
@@ -143,7 +143,7 @@ mod tests {
     use crate::auth::pki::{Key, Pki, Terms};
     use crate::node::certificates::{client, serving};
 
-    /// A certificate for what is wanted, from 1000 to 2000.
+    /// A certificate as wanted, valid from 1000 to 2000.
     fn held(wanted: &Wanted) -> Pair {
         let dir = tempfile::tempdir().expect("a directory");
         let pki = Pki::open(dir.path(), [""; 0]).expect("keys");
@@ -175,11 +175,11 @@ mod tests {
             (Some(&one), &one, 1699, 0.0, Next::Keep(1700)),
             (Some(&one), &one, 1700, 0.0, Next::Renew(Why::Due)),
             (Some(&one), &one, 1899, 1.0, Next::Keep(1900)),
-            // The clock was set.
+            // The clock was changed.
             (Some(&one), &one, 2000, 1.0, Next::Renew(Why::Due)),
             (Some(&one), &one, 2001, 1.0, Next::Renew(Why::Expired)),
             (Some(&one), &one, 900, 0.0, Next::Keep(1700)),
-            // Addresses came or went, or the node is called otherwise.
+            // An address was added or removed, or the node's name differs.
             (Some(&one), &two, 1000, 0.0, Next::Renew(Why::Different)),
             (Some(&two), &one, 1000, 0.0, Next::Keep(1700)),
             (

@@ -1,8 +1,8 @@
-//! Where a node keeps a certificate: `NAME-current.pem`, in which it and its key are, as upstream's, and beside it the key of
-//! a request that is not answered yet. Follows k8s.io/client-go/util/certificate/certificate_store.go.
+//! The files of a node's certificate: `NAME-current.pem` with certificate and key, as upstream, and beside it the key
+//! of a request that has not been answered yet. Follows k8s.io/client-go/util/certificate/certificate_store.go.
 //!
-//! Upstream writes a new file a certificate and moves a link; one file that is replaced whole needs no cleaning up, and
-//! whoever reads it never sees nothing.
+//! Upstream writes a new file per certificate and updates a link. Replacing one file atomically leaves nothing to clean
+//! up, and readers always see a complete file.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,21 +17,21 @@ pub struct Store {
     purpose: Purpose,
 }
 
-/// Why a certificate is not kept.
+/// Why a certificate is not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file system.
+    /// A file operation failed.
     #[error("cannot {attempted} {}: {cause}", path.display())]
     File {
         /// `read`, `write`, ...
         attempted: &'static str,
-        /// What.
+        /// The file.
         path: PathBuf,
         /// Why.
         #[source]
         cause: io::Error,
     },
-    /// No key could be made.
+    /// A key could not be generated.
     #[error(transparent)]
     Key(#[from] PkiError),
     /// It was issued too long ago, to a request that was found again.
@@ -59,7 +59,7 @@ fn failed(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Sto
     }
 }
 
-/// The text of a file; none where it is not there.
+/// The text of a file; `None` if it does not exist.
 fn read(path: &Path) -> Result<Option<String>, StoreError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -69,7 +69,7 @@ fn read(path: &Path) -> Result<Option<String>, StoreError> {
 }
 
 impl Store {
-    /// The files in a directory, which is made where it is missing, for its owner alone.
+    /// Opens the files in `directory`, which is created if missing and only accessible to its owner.
     ///
     /// # Errors
     /// [`StoreError::File`].
@@ -81,12 +81,12 @@ impl Store {
         })
     }
 
-    /// What the certificate is for.
+    /// The purpose of the certificate.
     pub fn purpose(&self) -> Purpose {
         self.purpose
     }
 
-    /// The file with the certificate and its key.
+    /// The file with certificate and key.
     pub fn path(&self) -> PathBuf {
         let name = format!("{}-current.pem", self.purpose.file());
         self.directory.join(name)
@@ -97,7 +97,7 @@ impl Store {
         self.directory.join(name)
     }
 
-    /// The certificate that is kept. What cannot be used is none, and said so: another one can be had.
+    /// The stored certificate; `None` with a warning if it is unusable, because a new one can be requested.
     ///
     /// # Errors
     /// [`StoreError::File`].
@@ -116,7 +116,7 @@ impl Store {
         }
     }
 
-    /// The key of the request that is made: it is kept before anything is asked, so that an agent that was killed finds its
+    /// The key for a request. It is stored before the request is made, so that an agent that was killed finds its
     /// request again.
     ///
     /// # Errors
@@ -124,7 +124,7 @@ impl Store {
     pub fn asking_key(&self) -> Result<Key, StoreError> {
         let path = self.key_path();
         if let Some(pem) = read(&path)? {
-            // The agent may have been killed after it kept the certificate of this key, and before it forgot it.
+            // The agent may have been killed after storing the certificate and before deleting the key of its request.
             let used = read(&self.path())?.is_some_and(|current| current.contains(pem.trim()));
             match Key::parse(&pem) {
                 Ok(key) if !used => return Ok(key),
@@ -137,7 +137,7 @@ impl Store {
         Ok(key)
     }
 
-    /// Forgets the key of a request that will not be answered.
+    /// Deletes the key of a request that will not be answered.
     ///
     /// # Errors
     /// [`StoreError::File`].
@@ -151,10 +151,10 @@ impl Store {
         }
     }
 
-    /// Keeps what was issued for a key. Nothing is written before it was found to be of use at `now`, in seconds since 1970.
+    /// Stores the certificate issued for a key, after checking that it is usable at `now`, in seconds since 1970.
     ///
     /// # Errors
-    /// [`StoreError`]; what was kept stays.
+    /// [`StoreError`]; the stored certificate is unchanged.
     pub fn keep(&self, certificate: &str, key: &Key, now: i64) -> Result<Pair, StoreError> {
         let what = self.purpose.what();
         let unusable = |why| StoreError::Unusable { what, why };
@@ -228,7 +228,7 @@ mod tests {
         let next = store.asking_key().expect("a key");
         assert_ne!(key.pem(), next.pem(), "the next request has another key");
 
-        // Killed between the two.
+        // Killed between the two writes.
         private::write_whole(&store.key_path(), key.pem().as_bytes()).expect("written");
         assert_ne!(store.asking_key().expect("a key").pem(), key.pem());
 

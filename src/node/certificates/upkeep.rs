@@ -1,4 +1,4 @@
-//! Keeping certificates renewed while the agent runs. Follows k8s.io/client-go/util/certificate/certificate_manager.go.
+//! Keeps certificates renewed while the agent runs. Follows k8s.io/client-go/util/certificate/certificate_manager.go.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::store::Store;
 use crate::auth::pki::{Pair, Wanted};
 use crate::meta::{names, time};
 
-/// How often the clock is read: it may be set, or the host may sleep.
+/// How often the clock is read: it may be changed, or the host may be suspended.
 const LOOK: Duration = Duration::from_secs(10);
 /// The pause after the first failure, and the longest.
 const FIRST: Duration = Duration::from_secs(2);
@@ -84,7 +84,7 @@ fn tell(what: &str, error: &AskError, told: &mut Option<String>) {
     }
 }
 
-/// Waits until a certificate has to be renewed, by the wall clock, which its validity refers to.
+/// Waits until a certificate has to be renewed, by the wall clock, because its validity is defined by that.
 async fn due(held: Option<&Pair>, wanted: &Wanted, chance: f64) -> Why {
     loop {
         let now = time::now();

@@ -191,7 +191,7 @@ async fn who_asks_in_turn_is_asked_no_more() {
         .send_to(&buffer[..length], from)
         .await
         .expect("sent");
-    // This one gets no answer, and nothing waits for it.
+    // This query gets no answer, and nothing waits for it.
     onward
         .send_to(&question("known.example", 9), datagrams)
         .await

@@ -1,5 +1,5 @@
 //! Isolation and devices that pods may ask for and this host does not support: user namespaces, AppArmor, devices. Such
-//! a pod gets an event and does not run without them: nobody must believe to have isolation that is missing.
+//! a pod gets an event and does not run without them: nobody should rely on isolation that is missing.
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 

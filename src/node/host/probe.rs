@@ -17,7 +17,7 @@ use super::{Host, zone_name};
 use crate::node::supplies::{HookFailure, Outcome};
 use crate::zone::{ExecSpec, ProcessId, ZoneError, ZoneNetwork, ZoneSpec};
 
-/// How much of a response or of a command's output is looked at, in bytes.
+/// How much of a response or of a command's output is used, in bytes.
 pub(super) const LOOKED_AT: usize = 10 * 1024;
 
 fn port(of: &IntOrString, container: &Container) -> Result<u16, String> {

@@ -40,7 +40,7 @@ pub struct Registries {
 }
 
 impl Registries {
-    /// Uses HTTPS, with this host's certificate authorities; HTTP for the registries in `plain` (`HOST:PORT`).
+    /// Uses HTTPS, with this host's CA certificates; HTTP for the registries in `plain` (`HOST:PORT`).
     ///
     /// # Errors
     /// TLS cannot be set up.

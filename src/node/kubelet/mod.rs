@@ -173,7 +173,7 @@ impl Query {
     }
 }
 
-/// The methods that a path is asked by, and what is said to others; nothing where any will do.
+/// The allowed methods of a path, and the error for others; `None` if all are allowed.
 fn methods(path: &[&str]) -> Option<(&'static [&'static Method], &'static str)> {
     const GET: &[&Method] = &[&Method::GET];
     const STREAMS: &[&Method] = &[&Method::GET, &Method::POST];

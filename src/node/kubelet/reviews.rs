@@ -1,6 +1,6 @@
-//! Authentication and authorization on a node whose API server is another process: certificates of the cluster's
-//! authority are verified here, tokens and permissions are reviewed by the API server, and its answers are cached.
-//! Follows pkg/kubelet/server/auth.go and the webhooks in k8s.io/apiserver/pkg/{authentication,authorization}/...
+//! Authentication and authorization on a node whose API server is another process: certificates of the cluster's CA are
+//! verified here, tokens and permissions are reviewed by the API server, and its responses are cached. Follows
+//! pkg/kubelet/server/auth.go and the webhooks in k8s.io/apiserver/pkg/{authentication,authorization}/...
 
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -285,7 +285,7 @@ pub enum Action {
         /// Whether the pod gets no further zone.
         over: bool,
     },
-    /// Remove everything that was made for the pod, then the pod in the API.
+    /// Remove everything that was created for the pod, then the pod in the API.
     Remove,
     /// Record an event about the pod, or a container of it.
     Event {

@@ -9,7 +9,7 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 
 use crate::auth::tokens::keys::new_rsa;
 
-/// What stands before the 32 bytes of an Ed25519 key in version 1 of PKCS#8 (RFC 8410), which everybody reads.
+/// The prefix of the 32 bytes of an Ed25519 key in version 1 of PKCS#8 (RFC 8410), which all libraries read.
 const ED25519: [u8; 16] = [
     0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20,
 ];
@@ -18,15 +18,15 @@ const ED25519: [u8; 16] = [
 const NO_P521: &str =
     "nodes of this kind cannot make keys of type \"ECDSAP521\"; use \"ECDSAP384\" instead";
 
-/// A new key.
+/// A new key and the proof of its possession.
 pub(super) struct Made {
     /// PKCS#8, PEM.
     pub pem: String,
-    /// A request of PKCS#10 that names nobody and is signed by it, DER.
+    /// A PKCS#10 request without a subject, signed with the key; DER.
     pub request: Vec<u8>,
 }
 
-/// A new key of a type, by the API's name of it. RSA takes some seconds.
+/// Generates a key of a type, given by the API's name for it. RSA takes some seconds.
 ///
 /// # Errors
 /// The node has no means to make keys of that type (ECDSAP521: ring has no such curve), or the system gives no random

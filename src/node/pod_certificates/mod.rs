@@ -2,7 +2,7 @@
 //! certificate with a PodCertificateRequest, and renews it in time. Follows pkg/kubelet/podcertificate.
 //!
 //! ```text
-//!  worker --track--> a task a source --creates--> request --signer--> status
+//!  worker --track--> task per source --creates--> request --signer--> status
 //!     ^                 |        ^                                      |
 //!     '---- changed ----'        '------- requests seen <--- watch -----'
 //! ```
@@ -55,7 +55,7 @@ struct Tracked {
     _tasks: JoinSet<()>,
 }
 
-/// The certificates of the pods of a node. Clones are the same.
+/// The certificates of the pods of a node. Clones share their state.
 #[derive(Clone)]
 pub struct Certificates {
     asker: Asker,
@@ -88,8 +88,8 @@ impl Certificates {
         }
     }
 
-    /// Maintains the certificates of a pod until [`Certificates::forget`]. The receiver is marked whenever one of them
-    /// is replaced or lost. `None` if the pod has no such source.
+    /// Maintains the certificates of a pod until [`Certificates::forget`]. The receiver is marked changed whenever one
+    /// of them is replaced or lost. `None` if the pod has no such source.
     pub fn track(&self, pod: &Pod) -> Option<watch::Receiver<()>> {
         let wanted = sources(pod);
         if wanted.is_empty() {
@@ -146,7 +146,7 @@ impl Certificates {
         let mut listed = Requests::new();
         loop {
             let event = tokio::select! {
-                // Cancel-safe: what was not taken stays in the stream.
+                // Cancel-safe: an event that was not taken stays in the stream.
                 event = events.next() => event,
                 () = ends.cancelled() => return,
             };

@@ -1,4 +1,4 @@
-//! What is known of the certificate of one source, and what is to be done about it. Pure; follows `handleProjection`
+//! The state of one source's certificate and the decision what to do next. Pure; follows `handleProjection`
 //! (pkg/kubelet/podcertificate/podcertificatemanager.go).
 
 use std::sync::Arc;
@@ -9,21 +9,21 @@ use k8s_openapi::api::certificates::v1::PodCertificateRequest;
 use crate::meta::pem;
 use crate::node::machine::later;
 
-/// Why there is no certificate at first.
+/// The error before the first certificate is issued.
 pub(super) const NOT_YET: &str = "credential bundle is not issued yet";
-/// How long after the moment to renew it a certificate is overdue.
+/// How long after its renewal time a certificate is overdue.
 const OVERDUE: SignedDuration = SignedDuration::from_mins(10);
 
-/// A key and the certificate of it.
+/// A key and its certificate chain.
 #[derive(PartialEq, Eq)]
 pub struct Pair {
     /// PKCS#8, PEM.
     pub key: String,
-    /// PEM: the certificate, then those of authorities that lead on from it.
+    /// PEM: the certificate, followed by intermediate CAs.
     pub chain: String,
 }
 
-/// A certificate that there is.
+/// An issued certificate.
 pub(super) struct Issued {
     pair: Arc<Pair>,
     renewed_at: Timestamp,
@@ -32,47 +32,47 @@ pub(super) struct Issued {
     is_told_expired: bool,
 }
 
-/// A request that was made.
+/// A request that has been created.
 pub(super) struct Asked {
-    /// The key that it is for.
+    /// Its key.
     pub key: String,
     /// Its name, in the pod's namespace.
     pub name: String,
-    /// When it counts as deleted if it is not seen.
+    /// When it counts as deleted if the watch has not shown it.
     pub abandoned_at: Timestamp,
 }
 
 /// The certificate of one source.
 #[derive(Default)]
 pub(super) struct Record {
-    /// The one that there is.
+    /// The current certificate.
     pub issued: Option<Issued>,
-    /// The request for the first or the next one.
+    /// The pending request for the first or next certificate.
     pub asked: Option<Asked>,
-    /// Why there is none, for ever.
+    /// Why there will never be one.
     pub refused: Option<String>,
 }
 
-/// Something that people are to know of.
+/// An event to record.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Notice {
-    /// The reason of an event.
+    /// The event's reason.
     pub reason: &'static str,
-    /// Its message.
+    /// The event's message.
     pub message: String,
 }
 
-/// What is to be done next.
+/// What to do next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// A certificate is to be asked for.
+    /// Request a certificate.
     Ask,
-    /// Nothing before the request changes, or this moment.
+    /// Wait until the request changes or until this time.
     Wait(Option<Timestamp>),
 }
 
 impl Record {
-    /// The key and the certificate, or why there is none.
+    /// The key and certificate chain, or why there is none.
     pub fn given(&self) -> Result<Arc<Pair>, String> {
         match (&self.refused, &self.issued) {
             (Some(why), _) => Err(why.clone()),
@@ -81,8 +81,8 @@ impl Record {
         }
     }
 
-    /// Takes in what is seen of the request that was made, and says what is to be done and to be told. A new certificate
-    /// is renewed `jitter` after its signer wants.
+    /// Applies the observed state of the request, and returns what to do next and the events to record. A new
+    /// certificate is renewed `jitter` after the time that its signer asks for.
     pub fn step(
         &mut self,
         seen: Option<&PodCertificateRequest>,
@@ -123,7 +123,7 @@ impl Record {
 }
 
 impl Issued {
-    /// Tells what is late, each once; when there may be more to tell.
+    /// Adds notices about a late renewal, each once. Returns when the next one may be due.
     fn tell(&mut self, now: Timestamp, notices: &mut Vec<Notice>) -> Option<Timestamp> {
         let overdue = later(self.renewed_at, OVERDUE);
         let all = [
@@ -157,7 +157,7 @@ impl Issued {
     }
 }
 
-/// What a request came to.
+/// The result of a request.
 enum End {
     Pending,
     Issued(Issued),
@@ -174,7 +174,7 @@ fn end(request: &PodCertificateRequest, key: &str, jitter: SignedDuration) -> En
         format!("{}/{}", part(&metadata.namespace), part(&metadata.name))
     };
     for condition in status.conditions.iter().flatten() {
-        // In events upstream writes the reason for the format of the message; this is the message that it means.
+        // Upstream's events contain the message's format string instead of the reason; this is the intended message.
         let (reason, ended, was) = match condition.type_.as_str() {
             "Denied" => ("Denied", "denied", "was denied"),
             "Failed" => ("Failed", "failed", "failed"),
@@ -209,7 +209,7 @@ fn end(request: &PodCertificateRequest, key: &str, jitter: SignedDuration) -> En
     End::Pending
 }
 
-/// A chain without what stands between and in front of its certificates.
+/// A chain without any text before or between its certificates.
 fn clean(chain: &str) -> String {
     let blocks = pem::blocks(chain).into_iter();
     blocks

@@ -26,7 +26,7 @@ const FOREIGN: &str = "service.kubernetes.io/service-proxy-name";
 /// The default session affinity timeout.
 const STAYS: Duration = Duration::from_secs(10800);
 
-/// The node for which the plan is made.
+/// The node for which to plan.
 #[derive(Clone)]
 pub struct Here {
     /// Its name.

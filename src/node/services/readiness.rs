@@ -109,7 +109,7 @@ fn answer(
     // A proxy that has not begun is not late.
     let is_healthy = state.updated.is_none() || !state.waits.is_some_and(is_late);
     let is_good = is_healthy && (is_eligible || !asks_node);
-    // An old time of the last update is not shown while it is healthy: many would take it for a bad sign.
+    // An old time of the last update is not shown while it is healthy, because it looks like a problem.
     let last = if is_good { Some(clock) } else { state.updated };
     let time =
         |at: Option<Timestamp>| at.map_or("0001-01-01T00:00:00Z".to_owned(), |at| at.to_string());

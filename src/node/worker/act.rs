@@ -321,7 +321,7 @@ fn runs(zone: &Zone, name: &str) -> bool {
     processes.any(|process| process.id.name == name && process.ended.is_none())
 }
 
-/// The pause after a rejected step: somebody has to change something first.
+/// The pause after a rejected step, which only succeeds after a change by somebody.
 const REFUSED: SignedDuration = SignedDuration::from_secs(300);
 
 /// The pause after this many failures in a row.

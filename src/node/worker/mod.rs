@@ -291,7 +291,7 @@ impl Worker {
         loop {
             while self.tasks.try_join_next().is_some() {}
             let changed = self.changed.clone();
-            // What follows sees all changes up to now, most of which the last round caused.
+            // The following steps see all changes up to now, most of which the last round caused.
             let _ = changed.notified().now_or_never();
             // Boxed, because what it does is large, and most of the time the worker waits.
             let wake = match Box::pin(self.look()).await {
@@ -313,7 +313,7 @@ impl Worker {
                 }
                 () = changed.notified() => {}
                 () = marked(&mut self.certificates) => {
-                    // Volumes are made or brought up to date at once.
+                    // Volumes are created or updated at once.
                     self.memory.zone_again = None;
                     self.stop_refreshing();
                     self.refreshed = Timestamp::MIN;

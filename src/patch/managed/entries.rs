@@ -184,7 +184,7 @@ impl Managed {
         Ok(managed)
     }
 
-    /// Whether a client sent valid managedFields: a list whose members look like entries, whatever their contents.
+    /// Whether a client sent well-formed managedFields: a list whose items look like entries, whatever their contents.
     /// Upstream ignores anything else, because its accessor for untyped objects drops what it cannot read.
     pub fn is_said(list: &Value) -> bool {
         const TEXTS: [&str; 5] = [

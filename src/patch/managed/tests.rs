@@ -150,7 +150,7 @@ const SCHEMA: &str = r#"{"type": "object", "properties": {"spec": {"type": "obje
 
 static THING: LazyLock<Schema> = LazyLock::new(|| structural::compile(&value(SCHEMA)));
 
-/// Without empty sets and keyed lists: applying one gives no ownership, and upstream loses what is beside it.
+/// Without empty sets and keyed lists: applying those gives no ownership, and upstream loses what is beside them.
 fn things() -> impl Strategy<Value = Value> {
     fn word() -> impl Strategy<Value = Value> {
         "[ab]".prop_map(Value::from)
@@ -249,7 +249,7 @@ proptest! {
         let writer = writer("a", &versions);
         let (new, managed) = writer.apply(&live, &said, Managed::default(), false).unwrap();
         let new = new.unwrap_or_else(|| live.clone());
-        // The result differs from what was applied only in what the applier did not set.
+        // The result differs from the applied object only in fields that the applier did not set.
         let differs = walk::compare(&said, &new, root());
         prop_assert!(differs.modified.is_empty(), "{:?}", differs.modified.paths());
         prop_assert!(differs.removed.is_empty(), "{:?}", differs.removed.paths());
@@ -273,7 +273,7 @@ proptest! {
         let (new, managed) = a.apply(&before, &second, managed, true).unwrap();
         let after = new.unwrap_or_else(|| before.clone());
         let (said, left) = (walk::fields_of(&second, root()), walk::fields_of(&after, root()));
-        // A container that was given up may hold what others left there; a leaf is gone.
+        // A container that was given up may still contain fields of others; a leaf is gone.
         let gone = leaves(&last.difference(&said).difference(&theirs));
         prop_assert!(left.intersection(&gone).is_empty(), "{:?}", left.intersection(&gone).paths());
         let lost = nowhere_in(&leaves(&theirs).difference(&said), &left);

@@ -13,7 +13,7 @@ fn definition(plural: &str, kind: &str, status: &str) -> Value {
     .value
 }
 
-/// Steps till nothing is to do, each as its conditions: `TYPE=STATUS/REASON`.
+/// Takes steps until there is nothing to do; returns the conditions after each as `TYPE=STATUS/REASON`.
 fn steps(mut object: Value, others: &[Value]) -> (Value, Vec<String>) {
     let mut told = Vec::new();
     while let Next::Write(changed) = next(&object, others.iter(), false, "now") {

@@ -57,7 +57,7 @@ pub(super) fn rules(group: &str, plural: &str) -> Rules {
     }
 }
 
-/// How a version that is not the storage version is converted.
+/// The conversion of a version that is not the storage version.
 pub(super) fn conversion(group: &str, plural: &str, version: &str) -> Option<Conversion> {
     match (group, plural, version) {
         ("autoscaling", "horizontalpodautoscalers", "v1") => autoscaling::v1_conversion(),
@@ -66,7 +66,7 @@ pub(super) fn conversion(group: &str, plural: &str, version: &str) -> Option<Con
     }
 }
 
-/// apiVersion and type of stored objects, where they are another group's.
+/// The apiVersion and type of stored objects, if they belong to another group.
 pub(super) fn stored_as(group: &str, plural: &str) -> Option<(&'static str, &'static str)> {
     match (group, plural) {
         ("events.k8s.io", "events") => Some(("v1", "io.k8s.api.core.v1.Event")),

@@ -9,7 +9,7 @@ use crate::resources::cluster::{Cluster, Settings};
 use crate::resources::{Cx, Registry, Resource, metadata};
 use crate::schema::{Value, decode, json};
 
-/// A kind and a cluster without objects.
+/// A kind in an empty cluster.
 pub(super) struct Trial {
     cluster: Cluster,
     user: User,
@@ -54,7 +54,7 @@ impl Trial {
         decode::tidy(object, &storage.schema);
     }
 
-    /// What a body decodes to, with its defaults.
+    /// The decoded body with its defaults.
     pub fn defaulted(&self, body: &str) -> Value {
         let parsed = json::parse(body.as_bytes()).expect("JSON").value;
         let storage = self.resource.storage().expect("a storage version");
@@ -65,7 +65,7 @@ impl Trial {
         object
     }
 
-    /// The object that a body makes, and its refusals.
+    /// The object created from a body, and its errors.
     pub fn create(&self, body: &str) -> (Value, Vec<String>) {
         let mut object = self.defaulted(body);
         object.remove("status");
@@ -89,12 +89,12 @@ impl Trial {
         (object, told)
     }
 
-    /// The refusals of a body.
+    /// The errors about a body.
     pub fn refusals(&self, body: &str) -> Vec<String> {
         self.create(body).1
     }
 
-    /// The object that takes the place of `old` once `change` was made to it, and its refusals.
+    /// The object after `change` of `old`, and its errors.
     pub fn update(
         &self,
         subresource: &str,

@@ -2,7 +2,7 @@
 
 use crate::meta::{At, Errors, names};
 
-/// Validates a WebhookClientConfig, except its bundle of authorities.
+/// Validates a WebhookClientConfig, except its CA bundle.
 pub(super) fn client(client: At<'_>, errors: &mut Errors) {
     let (url, service) = (client.field("url"), client.field("service"));
     match (url.is_absent(), service.is_absent()) {
@@ -14,7 +14,7 @@ pub(super) fn client(client: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// As ValidateWebhookURL, where https is demanded.
+/// ValidateWebhookURL, with https required.
 fn url(at: At<'_>, errors: &mut Errors) {
     const FORM: &str = "; desired format: https://host[/path]";
     let url = match crate::meta::url::parse(at.str()) {
@@ -57,8 +57,8 @@ fn url(at: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// As ValidateWebhookService, called as upstream calls it: a missing name is told of the namespace and the other way
-/// round.
+/// ValidateWebhookService, with upstream's exchanged arguments: errors about a missing name show the namespace, and
+/// vice versa.
 fn service(service: At<'_>, errors: &mut Errors) {
     if service.value.str("namespace").is_empty() {
         errors.required(service.path.field("name"), "");

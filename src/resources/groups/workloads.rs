@@ -1,5 +1,5 @@
-//! What workloads have in common: a template of pods, a selector that must match it, and counts in their status.
-//! Follows k8s.io/kubernetes/pkg/apis/apps/validation and the strategies in pkg/registry/apps.
+//! Common parts of workloads: the pod template, a selector that must match it, and counters in the status. Follows
+//! k8s.io/kubernetes/pkg/apis/apps/validation and the strategies in pkg/registry/apps.
 
 use super::core::pods::disabled;
 use super::core::pods::validate::{self, Before};
@@ -10,11 +10,11 @@ use crate::meta::{At, Errors, Path, names};
 use crate::schema::semantic::same_as;
 use crate::schema::{Value, internal};
 
-/// Where most workloads keep their template.
+/// The path of the template in most workloads.
 pub(super) const TEMPLATE: &[&str] = &["spec", "template"];
 
-/// Drops fields of features that are off from the template at `path`; `old` is what the object takes the place of
-/// (null for none).
+/// Drops fields of disabled features from the template at `path`; `old` is the object to be replaced (null if there is
+/// none).
 pub(super) fn drop_disabled(object: &mut Value, old: &Value, path: &[&str]) {
     let template = path
         .iter()
@@ -24,7 +24,7 @@ pub(super) fn drop_disabled(object: &mut Value, old: &Value, path: &[&str]) {
     }
 }
 
-/// The template of an object at `path`, of which `text` is the path as text.
+/// The template of an object at `path`; `text` is the path as text.
 fn template_of<'a>(object: &'a Value, root: &'a Path<'a>, text: &'a str, path: &[&str]) -> At<'a> {
     At {
         value: object.path(path),
@@ -32,7 +32,7 @@ fn template_of<'a>(object: &'a Value, root: &'a Path<'a>, text: &'a str, path: &
     }
 }
 
-/// Warnings of the template at `path`, where the object's generation rose.
+/// Warnings about the template at `path`, if the object's generation was incremented.
 pub(super) fn template_warnings(object: &Value, old: Option<&Value>, path: &[&str]) -> Vec<String> {
     let generation = |object: &Value| object.at("metadata").int("generation");
     if old.is_some_and(|old| generation(old) == generation(object)) {
@@ -42,7 +42,7 @@ pub(super) fn template_warnings(object: &Value, old: Option<&Value>, path: &[&st
     warnings::template(template_of(object, &Path::ROOT, &text, path))
 }
 
-/// The same behind what a name that is no DNS label brings with it.
+/// The same, preceded by a warning about a name that is not a DNS label.
 pub(super) fn warnings(object: &Value, old: Option<&Value>, path: &[&str]) -> Vec<String> {
     let mut told = Vec::new();
     if old.is_none() {
@@ -58,14 +58,14 @@ pub(super) fn warnings(object: &Value, old: Option<&Value>, path: &[&str]) -> Ve
     told
 }
 
-/// What the template of an old object lets be.
+/// The exemptions due to the template of the old object.
 pub(super) fn before(old: Option<At<'_>>) -> Before<'_> {
     old.map_or_else(Before::default, |old| {
         Before::template(old.value.path(TEMPLATE))
     })
 }
 
-/// Validates the selector of a spec: it must be there and select something. `kind` is how upstream calls the workload.
+/// Requires a selector that is not empty. `kind` is upstream's name of the workload.
 pub(super) fn selector(spec: At<'_>, kind: &str, errors: &mut Errors) {
     let selector = spec.field("selector");
     if selector.is_absent() {
@@ -75,14 +75,14 @@ pub(super) fn selector(spec: At<'_>, kind: &str, errors: &mut Errors) {
     not_empty(selector, kind, errors);
 }
 
-/// Rejects a selector that selects everything.
+/// Rejects an empty selector.
 pub(super) fn not_empty(selector: At<'_>, kind: &str, errors: &mut Errors) {
     if !selector.is_absent() && selector.value.is_empty() {
         selector.invalid(format!("empty selector is invalid for {kind}"), errors);
     }
 }
 
-/// Rejects a template whose labels the selector does not select. Answers false where the selector is none.
+/// Requires that the selector matches the labels of the template. Returns false if the selector is invalid.
 pub(super) fn matches(spec: At<'_>, errors: &mut Errors) -> bool {
     let labels = spec.value.path(&["template", "metadata", "labels"]);
     match selects(spec.value.at("selector"), labels) {
@@ -97,13 +97,13 @@ pub(super) fn matches(spec: At<'_>, errors: &mut Errors) -> bool {
     true
 }
 
-/// Validates the template of a workload that runs forever. `kind` is how upstream calls it.
+/// Validates the template of a workload whose pods run forever. `kind` is upstream's name of the workload.
 pub(super) fn template(template: At<'_>, kind: &str, before: Before<'_>, errors: &mut Errors) {
     validate::template(template, before, errors);
     runs_forever(template.field("spec"), kind, errors);
 }
 
-/// Its pods are always started again, and have no deadline.
+/// Requires that the pods are always restarted, and have no deadline.
 pub(super) fn runs_forever(pod: At<'_>, kind: &str, errors: &mut Errors) {
     pod.field("restartPolicy").one_of(&["Always"], errors);
     pod.field("activeDeadlineSeconds").forbid(
@@ -112,14 +112,14 @@ pub(super) fn runs_forever(pod: At<'_>, kind: &str, errors: &mut Errors) {
     );
 }
 
-/// Rejects numbers below zero.
+/// Rejects negative numbers.
 pub(super) fn counts(owner: At<'_>, fields: &[&str], errors: &mut Errors) {
     for field in fields {
         owner.field(field).non_negative(errors);
     }
 }
 
-/// Rejects a count that is above another: `(count, other, how upstream calls the other)`.
+/// Rejects a counter that exceeds another: `(counter, other, upstream's name of the other)`.
 pub(super) fn at_most(status: At<'_>, pairs: &[(&str, &str, &str)], errors: &mut Errors) {
     for (count, other, shown) in pairs {
         let n = status.value.int(count);
@@ -133,7 +133,7 @@ pub(super) fn at_most(status: At<'_>, pairs: &[(&str, &str, &str)], errors: &mut
     }
 }
 
-/// The status of what keeps replicas.
+/// Validates the status of a workload with replicas.
 pub(super) fn replica_status(status: At<'_>, fields: &[&str], errors: &mut Errors) {
     counts(status, fields, errors);
     for count in [
@@ -153,7 +153,7 @@ pub(super) fn replica_status(status: At<'_>, fields: &[&str], errors: &mut Error
     );
 }
 
-/// A collision count never falls: IsDecremented.
+/// Rejects a decreased collision count: IsDecremented.
 pub(super) fn collisions(status: At<'_>, old: &Value, errors: &mut Errors) {
     let (now, was) = (
         status.value.at("collisionCount").as_int(),
@@ -168,8 +168,8 @@ pub(super) fn collisions(status: At<'_>, old: &Value, errors: &mut Errors) {
     }
 }
 
-/// Rejects a change, showing the new value as upstream's internal type prints it (`""` for types that are served as
-/// they are).
+/// Rejects a change. The error shows the new value as upstream's internal type prints it (`go_type` is `""` if it
+/// prints like JSON).
 pub(super) fn immutable(new: At<'_>, old: &Value, go_type: &str, errors: &mut Errors) {
     if same_as(go_type, new.value, old) {
         return;
@@ -180,7 +180,7 @@ pub(super) fn immutable(new: At<'_>, old: &Value, go_type: &str, errors: &mut Er
     }
 }
 
-/// `Unsupported value: DUMP: supported values: ...` of a struct.
+/// The error `Unsupported value: DUMP: supported values: ...` for a struct.
 pub(super) fn unsupported(at: At<'_>, go_type: &str, supported: &[&str], errors: &mut Errors) {
     let list: Vec<String> = supported.iter().map(|s| format!("\"{s}\"")).collect();
     errors.push(
@@ -194,7 +194,7 @@ pub(super) fn unsupported(at: At<'_>, go_type: &str, supported: &[&str], errors:
     );
 }
 
-/// The number of an integer or percentage: getIntOrPercentValue.
+/// The number in an integer or percentage: getIntOrPercentValue.
 pub(super) fn number(value: &Value) -> i64 {
     value
         .as_str()

@@ -193,7 +193,7 @@ impl Resource {
         }
     }
 
-    /// Whether this was made by a CustomResourceDefinition.
+    /// Whether this comes from a CustomResourceDefinition.
     pub fn is_custom(&self) -> bool {
         self.custom.is_some()
     }

@@ -27,8 +27,8 @@ use crate::client::informer::Change;
 /// A request to the API: method, path and body.
 type Asked = (Method, String, Value);
 
-/// A scheduler, and its API requests except events. The API accepts all but bindings if it `refuses` those, and answers
-/// no patch of a pod's status before it is `let_go`.
+/// A scheduler, and its API requests except events. The API rejects bindings if it `refuses` them, and delays its
+/// responses to patches of pods' status until `let_go`.
 struct Bench {
     scheduler: Arc<Scheduler>,
     asked: mpsc::UnboundedReceiver<Asked>,
@@ -199,7 +199,7 @@ async fn claims_to_devices_are_given_back_where_a_pod_is_not_bound() {
             bench.next().await,
             ("PATCH pods/p/status".into(), nominated)
         );
-        // No version is sent, so reservations by others do not conflict.
+        // No resource version is sent, so reservations by others do not conflict.
         let of_claim =
             |user: Value| json!({"metadata": {"uid": "uid-c"}, "status": {"reservedFor": [user]}});
         let user = json!({"resource": "pods", "name": "p", "uid": "uid-p"});

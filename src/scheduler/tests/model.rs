@@ -1,4 +1,4 @@
-//! Random events in a small cluster: derived data stays correct, and decisions keep the rules.
+//! Random events in a small cluster: derived data stays correct, and decisions obey the rules.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

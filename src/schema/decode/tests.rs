@@ -29,7 +29,7 @@ const POD: &str = r#"{"kind": "Pod", "metadata": {"name": "a", "labels": {"b": "
     "livenessProbe": {"httpGet": {"port": "http"}, "periodSeconds": 5}}], "nodeSelector": {}, "tolerations": [], "terminationGracePeriodSeconds": 0, "hostNetwork": false},
     "status": {"phase": "", "startTime": "2026-01-01T00:00:00Z", "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": null}]}}"#;
 
-/// Changes one member somewhere in the object, as a rule or plugin might; `at` says where and how.
+/// Changes one member somewhere in the object, as a rule or plugin might; `at` determines where and how.
 fn disturb(value: &mut Value, at: &mut u32) {
     let Value::Object(members) = value else {
         return;

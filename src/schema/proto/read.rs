@@ -349,7 +349,7 @@ fn structure(
                 let item = scalar(wire, items, called, depth)?;
                 out.array_mut(name).push(item);
             }
-            // A message that is given in parts is all of them.
+            // A message that occurs several times is merged.
             Shape::Struct(inner) if depth < json::MAX_DEPTH => {
                 let bytes = wire.bytes(called)?;
                 structure(bytes, inner, &[], out.object_mut(name), depth + 1)?;

@@ -80,7 +80,7 @@ fn anchors_merges_and_documents() {
         );
     }
     assert_eq!(error(&bomb), "yaml: document contains excessive aliasing");
-    // Aliases may not add more text than a body may have, nor more levels than can be read.
+    // Aliases may not expand to more text than a body may have, nor to more levels than can be read.
     let long = format!("- &a {}\n- [{}]\n", "x".repeat(1 << 20), "*a,".repeat(4));
     assert_eq!(error(&long), "yaml: document contains excessive aliasing");
     let nested = |inner: &str| format!("{}{inner}{}", "[".repeat(4000), "]".repeat(4000));

@@ -93,7 +93,7 @@ impl ZfsStorageEngine {
             }
             match self.tools.run(&make).await {
                 Ok(_) => {}
-                // Created concurrently, or left unmounted: the next look will tell.
+                // Created concurrently, or left unmounted: the next look shows it.
                 Err(failure) if matches!(failure.class, Class::Exists | Class::NotMounted) => {}
                 Err(failure) => return Err(failed(operation, &make, failure)),
             }

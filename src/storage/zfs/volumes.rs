@@ -122,7 +122,7 @@ impl ZfsStorageEngine {
                 Some(_) => return Err(foreign(OPERATION, &volume)),
             };
             match self.tools.run(make).await {
-                // Created concurrently, or by this call: the next look will tell.
+                // Created concurrently, or by this call: the next look shows it.
                 Ok(_) => {}
                 Err(failure) if failure.exists() => {}
                 Err(failure) => return Err(failed(OPERATION, make, failure)),

@@ -166,7 +166,7 @@ mod tests {
             (1, 10, vec![4, 7]),
             (1000, 4000, vec![2000, 3000]),
             (0, END, vec![END / 3, END / 3 * 2]),
-            // A damaged log is read, too.
+            // In a damaged log the first revision may be greater than the last.
             (9, 3, vec![9, 9]),
         ] {
             let found = parts(first, last, 3);

@@ -34,7 +34,7 @@ pub enum Goal {
     Running,
     /// Installed or less, without links.
     Halted,
-    /// Not there.
+    /// Nonexistent.
     Absent,
 }
 

@@ -178,7 +178,7 @@ fn a_rule_is_about_subjects_and_what_they_ask_for() {
     let pod = "/api/v1/namespaces/x/pods/p";
     for (subjects, resources, paths, asked, expected) in [
         (anyone, &*all, "[]", pod, true),
-        // What has no namespace is meant only where that is said.
+        // Cluster-scoped requests match only rules with `clusterScope`.
         (anyone, &all, "[]", "/api/v1/nodes/n", false),
         (anyone, &all, "[]", "/api", false),
         (
@@ -243,7 +243,7 @@ fn a_rule_is_about_subjects_and_what_they_ask_for() {
             pod,
             false,
         ),
-        // A subresource has to be named.
+        // Subresources must be listed explicitly.
         (
             anyone,
             &resource(
@@ -280,7 +280,7 @@ fn a_rule_is_about_subjects_and_what_they_ask_for() {
             pod,
             false,
         ),
-        // The sign for all is no pattern beside others.
+        // `*` beside other paths is not the wildcard.
         (
             anyone,
             &resource(

@@ -21,7 +21,7 @@ fn schema(name: &str, precedence: u32, level: &str) -> Arc<Value> {
     ))
 }
 
-/// The schema and the level of jane's request for all pods.
+/// The schema and the level of jane's request to list all pods.
 fn judged(snapshot: &Snapshot) -> (String, String) {
     let info = Info::of(&http::Method::GET, "/api/v1/pods", &Query::parse(""));
     let jane = User::new("jane", &[AUTHENTICATED]);
@@ -33,7 +33,7 @@ fn judged(snapshot: &Snapshot) -> (String, String) {
 fn the_first_schema_whose_level_is_there_takes_a_request() {
     let (mut levels, first) = Levels::new(100);
     let names = |one: &str, other: &str| (one.to_owned(), other.to_owned());
-    // Nothing is stored yet.
+    // Nothing is stored.
     assert_eq!(judged(&first), names("catch-all", "catch-all"));
     for (stored_levels, stored_schemas, found) in [
         (vec![level("l", 10)], vec![schema("s", 50, "l")], ("s", "l")),
@@ -83,7 +83,7 @@ fn a_level_that_is_gone_goes_with_its_last_request() {
         kept(&levels),
         all(&[("catch-all", false), ("exempt", false), ("l", false)])
     );
-    // By their shares: 15 of 20.
+    // In proportion to their shares: 15 of 20.
     let seats: Vec<usize> = levels
         .counted()
         .iter()

@@ -34,13 +34,13 @@ fn queuing(queues: usize, hand: usize, length: usize) -> Response {
     })
 }
 
-/// A set whose requests are woken by their names.
+/// A queue set whose wakers are names.
 fn set(response: Response, limit: usize) -> QueueSet<&'static str> {
     QueueSet::new(response, limit)
 }
 
 impl QueueSet<&'static str> {
-    /// Starts a request with a name at a moment, in milliseconds.
+    /// Starts a named request at a time in milliseconds.
     fn ask(&mut self, at: u32, number: u64, width: Width, name: &'static str) -> Start {
         let start = self.start(MILLI * at, arrival(number, width));
         if let Start::Wait(ticket) = start {
@@ -104,7 +104,7 @@ fn who_gives_up_makes_room_and_who_was_let_in_before_does_not() {
     assert_eq!((set.counts.rejected, set.counts.cancelled), (1, 1));
     let third = ticket(set.ask(1, 0, Width::ONE, "third"));
     set.end(MILLI * 2, first);
-    // It was let in at the same moment: it has seats to give back.
+    // It was dispatched at the same moment, so it has seats to release.
     assert!(!set.give_up(MILLI * 2, third));
     assert_eq!(set.running(), 1);
     set.end(MILLI * 2, third);
@@ -114,7 +114,7 @@ fn who_gives_up_makes_room_and_who_was_let_in_before_does_not() {
 #[test]
 fn one_that_asks_for_much_does_not_keep_another_out() {
     let mut set = set(queuing(2, 1, 50), 1);
-    // Numbers 0 and 1 are dealt different queues.
+    // The hashes 0 and 1 are dealt different queues.
     let mut running = ticket(set.ask(0, 0, Width::ONE, "busy"));
     for _ in 0..20 {
         set.ask(0, 0, Width::ONE, "busy");
@@ -144,7 +144,7 @@ fn a_wide_request_has_what_it_takes_and_more_than_all_alone() {
     let first = ticket(set.ask(0, 0, wide(3), "first"));
     let second = set.ask(0, 0, wide(2), "second");
     assert!(matches!(second, Start::Wait(_)), "only one seat is left");
-    // Who comes behind it does not overtake it.
+    // A later request does not overtake it.
     assert!(matches!(set.ask(0, 0, Width::ONE, "third"), Start::Wait(_)));
     set.end(MILLI, first);
     assert_eq!(set.woken(), ["second", "third"]);
@@ -171,7 +171,7 @@ fn seats_are_kept_while_a_write_lingers() {
         Start::Wait(_)
     ));
     let lingers = set.end(MILLI, first).expect("it lingers");
-    // Ten seats for five milliseconds, of which there is but one.
+    // Ten seats for five milliseconds, but there is only one seat.
     assert_eq!(lingers, MILLI * 50);
     assert_eq!((set.running(), set.woken().len()), (0, 0));
     set.release(MILLI + lingers, first);
@@ -238,7 +238,7 @@ proptest! {
             let held = |request: &&&Request<&str>| request.state != State::Waits;
             let seats: usize = all.iter().filter(held).map(|request| request.seats()).sum();
             prop_assert_eq!(seats, set.seats);
-            // Who wants more than all runs alone, beside those that linger.
+            // A request wider than the limit runs alone, except for those that only linger.
             let run = all.iter().filter(|request| request.runs());
             let run: usize = run.map(|request| request.seats()).sum();
             prop_assert!(run <= limit || set.running == 1, "{} of {}", run, limit);

@@ -136,7 +136,7 @@ impl Write<'_> {
         self.commit_new(name, &object, along).await
     }
 
-    /// Removes what clients may not set on a new object; `owned` if its managedFields are to be kept.
+    /// Removes fields that clients may not set on a new object; `owned` if its managedFields are kept.
     fn forget_what_is_not_said(&self, object: &mut Value, owned: bool) {
         let meta = object.object_mut().object_mut("metadata");
         for key in [

@@ -269,7 +269,7 @@ impl Write<'_> {
         Ok(())
     }
 
-    /// Validates an object that is to replace `old`.
+    /// Validates an object that replaces `old`.
     fn judge_update(&self, new: &Value, old: &Value) -> Errors {
         let (target, rules) = (self.target, &self.target.resource.rules);
         let mut errors = Errors::default();

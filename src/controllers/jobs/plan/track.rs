@@ -17,11 +17,11 @@ use crate::controllers::pods::BURST;
 pub(in super::super) struct Tracked {
     /// The status before finalizers are removed.
     pub status: JobStatus,
-    /// The pods whose finalizer is to be removed.
+    /// The pods whose finalizer can be removed.
     pub release: Vec<Arc<Pod>>,
     tracked: HashSet<String>,
     end: Option<JobCondition>,
-    /// More pods are to be counted than fit into a status.
+    /// There are more pods to count than fit into a status.
     more: bool,
     terminating: i32,
 }

@@ -252,7 +252,7 @@ fn a_second_command_on_a_zone_waits_for_the_first() {
     let stall = Fault {
         id: 7,
         tool: Some("brand".to_owned()),
-        // The zone is incomplete before its brand is asked; that of another one may be asked first.
+        // The zone becomes incomplete before its brand's hook runs; another zone's hook may run earlier.
         contains: Some(" a ".to_owned()),
         nth: 1,
         when: When::Before,

@@ -84,7 +84,7 @@ fn a_boot_is_refused_for_what_the_real_one_refuses() {
     );
 }
 
-/// The checks of zoneadm before it installs and boots (`verify_details`), with its messages.
+/// The checks before installing and booting (`verify_details`), with zoneadm's messages.
 #[test]
 fn what_is_verified_is_told_as_by_the_real_one() {
     use std::os::unix::fs::PermissionsExt as _;
@@ -142,7 +142,7 @@ fn what_is_verified_is_told_as_by_the_real_one() {
             ),
         "{text}"
     );
-    // File systems and privileges. These zonecfg refuses itself where it has the brand's lists.
+    // File systems and privileges. With the brand's lists zonecfg itself would reject these.
     let config = disk.real("/usr/lib/brand/lx/config.xml");
     let text = std::fs::read_to_string(&config).unwrap();
     let without = text.lines().filter(|line| !line.contains("<privilege "));

@@ -69,7 +69,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// What the command line says; the words after its options.
+    /// Parses the command line; returns the words after its options.
     fn options<'w>(&mut self, args: &'w [String]) -> Result<&'w [String], i32> {
         self.mode = Mode::Args;
         let mut options = Options::new(args, "?f:R:z:", &[]);
@@ -104,11 +104,11 @@ impl<'a> Session<'a> {
         Ok(options.rest())
     }
 
-    /// Takes the configurations of another root.
+    /// Uses the configurations of another root.
     fn set_root(&mut self, root: &str) -> Result<(), i32> {
         let why = match root.starts_with('/') {
             true if self.host.is_directory(Path::new(root)) => {
-                // `/` is no other one.
+                // `/` is the normal root.
                 (self.store, self.root) = match root {
                     "/" => (self.host_store.clone(), String::new()),
                     _ => (self.host.alternate(Path::new(root)), root.to_owned()),

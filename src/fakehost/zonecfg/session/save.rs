@@ -59,7 +59,7 @@ impl<'a> Session<'a> {
         Err(InitError::Reported)
     }
 
-    /// What somebody who types commands is told where there is no zone.
+    /// The hint in interactive use if the zone does not exist.
     pub fn suggest_create(&mut self) {
         if self.interactive {
             self.out
@@ -75,7 +75,7 @@ impl<'a> Session<'a> {
         self.store.entry(&self.zone).map(|e| e.state.word())
     }
 
-    /// The kernel's word for a zone that is up. The kernel knows nothing of the zones of an alternate root.
+    /// The kernel's word for the state of a running zone. The kernel does not know the zones of an alternate root.
     pub fn kernel_state(&self, zone: &str) -> Option<&'static str> {
         match self.root.as_str() {
             "" => self.host.kernel_state(zone),
@@ -121,11 +121,11 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// A template, or the document of another zone, in the name of this one.
+    /// A template, or the document of another zone, renamed to this one.
     pub fn template(&self, name: &str) -> Option<Element> {
         let shipped = match self.root.as_str() {
             "" => doc::template(name, &self.zone, self.flavour),
-            // Those of another root are files of its own.
+            // Those of an alternate root are separate files.
             _ => None,
         };
         shipped.or_else(|| {

@@ -58,7 +58,7 @@ impl<'a> Session<'a> {
         self.last_line = self.line;
     }
 
-    /// The warning before a limit for the global zone.
+    /// The warning printed before a limit for the global zone.
     pub fn warn_of_global(&mut self, what: &str) {
         if self.global_zone {
             self.error(&format!("WARNING: Setting a global zone {what} too low could deny\nservice to even the root user; this could render the system impossible\nto administer.  Please use caution."));
@@ -133,8 +133,8 @@ impl<'a> Session<'a> {
         );
     }
 
-    /// The options of a command, parsed by getopt(3C) from its first word on; `None` after an error was printed. A `:`
-    /// after a letter means that it takes a value.
+    /// The options of a command, parsed by getopt(3C) starting with its first word; `None` after an error was printed.
+    /// A `:` after a letter means that the option takes a value.
     pub fn flags(&mut self, command: &Command, known: &str) -> Option<Flags> {
         // These two print their usage for unknown options; the others show their help and succeed.
         let strict = matches!(command.name, "create" | "export");
@@ -150,7 +150,7 @@ impl<'a> Session<'a> {
                 Err(bad) => bad,
             };
             wrong = true;
-            // The first word is the 0th, where getopt(3C) names a long option by its letter.
+            // The first word has index 0, for which getopt(3C) names a long option by its letter.
             let bad = match bad {
                 Bad::Long(name) if command.args[0][2..] == name => Bad::Unknown('-'),
                 bad => bad,
@@ -170,7 +170,7 @@ impl<'a> Session<'a> {
         if wrong {
             return None;
         }
-        // These two do not look at further words.
+        // These two ignore further words.
         if !options.rest().is_empty() && !matches!(command.name, "verify" | "remove") {
             self.short_usage(command.name);
             return None;

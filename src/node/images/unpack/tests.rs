@@ -114,7 +114,7 @@ fn a_bomb_is_stopped_and_compression_is_not_trusted() {
     let level = ruzstd::encoding::CompressionLevel::Fastest;
     let zstd = ruzstd::encoding::compress_to_vec(plain.as_slice(), level);
     assert!(gzip.len() < 100_000 && zstd.len() < 100_000);
-    // A sparse file of which the archive has almost nothing.
+    // A sparse file that is almost empty in the archive.
     let mut header = tar::Header::new_gnu();
     header.set_path("sparse").expect("a name");
     header.set_entry_type(tar::EntryType::GNUSparse);

@@ -130,7 +130,7 @@ fn a_policy_starts_a_container_anew_and_no_other() {
     assert_eq!(events[1], "Killing: Container a resize requires restart");
     assert_eq!(events[2], "signal a/0 15");
     assert_eq!(host.running(), ["a/0", "b/0"]);
-    // An end after which its policy would not restart it.
+    // A successful exit, after which its policy does not restart it.
     host.exit("a", 0);
     assert_eq!(host.settle(), None);
     assert_eq!(host.phase(), "Running");

@@ -205,7 +205,7 @@ fn a_pod_is_not_told_to_be_over_while_something_of_it_runs() {
         assert_eq!(told(&host), ("Running".into(), None), "{reason}");
         assert!(!target(&host), "{reason}");
         assert_eq!(host.condition("Ready"), "False PodFailed", "{reason}");
-        // Nor by a new agent, which has not reached its zone yet.
+        // A new agent that has not reached the zone yet does not do that either.
         host.zone.as_mut().expect("a zone").state = ZoneState::Unreachable;
         host.settle();
         assert_eq!(told(&host), ("Running".into(), None), "{reason}");

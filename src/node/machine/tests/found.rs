@@ -1,4 +1,4 @@
-//! What an agent finds when it starts or when a zone was lost, and what it waits for.
+//! What an agent finds at its start or after a zone was lost, and what it waits for.
 
 use super::*;
 
@@ -153,7 +153,7 @@ fn what_waits_does_not_mind_that_the_clock_is_set() {
         let wake = host.settle().expect("the end of grace");
         assert_eq!(wake.duration_since(host.now).as_secs(), 20, "{by}");
     }
-    // An end recorded by a clock that was set back since, while no agent ran.
+    // The end was recorded by a clock that has been set back since, while no agent was running.
     let mut host = Host::new(one("Always"));
     host.settle();
     host.exit("a", 1);
@@ -171,7 +171,7 @@ fn termination_messages_share_what_a_pod_has_for_them() {
         (0, "x".repeat(20_000), 12 << 10),
         (2, "x".repeat(4096), 4096),
         (3, "x".repeat(4096), 3072),
-        // No character is cut in two.
+        // No character is split.
         (3, format!("x{}", "ä".repeat(2000)), 3071),
         (11, "x".repeat(4096), 1024),
     ] {

@@ -5,7 +5,7 @@ use super::*;
 const JITTER: SignedDuration = SignedDuration::from_secs(60);
 const CHAIN: &str = "-----BEGIN CERTIFICATE-----\nAQID\n-----END CERTIFICATE-----\n";
 
-/// A moment so many minutes after the beginning.
+/// A time so many minutes after the start.
 fn at(minutes: i64) -> Timestamp {
     Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes)
 }
@@ -23,7 +23,7 @@ fn ended(kind: &str) -> Value {
         "lastTransitionTime": "2026-01-01T00:00:00Z"}]})
 }
 
-/// One that is to be renewed after 100 minutes and ends after 200.
+/// An answered request whose certificate is to be renewed after 100 minutes and expires after 200.
 fn issued() -> Value {
     let mut status = ended("Issued");
     status["certificateChain"] = json!(format!("by us\n{CHAIN}"));
@@ -108,7 +108,7 @@ fn requests_lead_to_certificates_or_to_an_end() {
             "{what}"
         );
         if found != Step::Ask {
-            // It stays so, and is told once.
+            // The state stays, and is reported once.
             let later = record.step(seen.as_ref(), at(minute), JITTER);
             assert_eq!(later, (found, vec![]), "{what}");
         }

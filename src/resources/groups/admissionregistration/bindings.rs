@@ -7,7 +7,7 @@ use crate::meta::{At, Errors, names, table};
 use crate::resources::{Generation, Printing, Rules, metadata};
 use crate::schema::Value;
 
-/// What comes of a policy's judgement.
+/// The values of `validationActions`, sorted.
 const ACTIONS: &[&str] = &["Audit", "Deny", "Warn"];
 
 /// The rules of bindings of validating policies.
@@ -23,7 +23,7 @@ pub(super) const VALIDATING: Rules = Rules {
         if !name.str().is_empty() && !list.value.is_empty() {
             params::may_read_object(binding, "validatingadmissionpolicies", cx, errors);
         }
-        // What is declared is told last.
+        // Upstream reports declarative validation last.
         name.required("", errors);
         list.required("", errors);
     },
@@ -94,7 +94,7 @@ fn actions(list: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// A reference to parameters in a table.
+/// A parameter reference as shown in a table.
 fn shown(reference: &Value) -> String {
     let (name, namespace) = (reference.str("name"), reference.str("namespace"));
     match reference.get("selector") {
@@ -106,7 +106,7 @@ fn shown(reference: &Value) -> String {
     }
 }
 
-/// A selector as Go prints it.
+/// A selector as printed by Go.
 fn printed(selector: &Value) -> String {
     let labels: Vec<String> = selector
         .entries("matchLabels")

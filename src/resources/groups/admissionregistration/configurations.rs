@@ -13,11 +13,11 @@ use crate::resources::groups::webhooks;
 use crate::resources::{Printing, Rules, metadata};
 use crate::schema::Value;
 
-/// Versions of reviews that the server can write.
+/// Supported AdmissionReview versions.
 const REVIEWS: [&str; 2] = ["v1", "v1beta1"];
-/// What a webhook may do besides answering, on dry runs at least.
+/// The allowed `sideEffects`.
 const HARMLESS: &[&str] = &["None", "NoneOnDryRun"];
-/// What it may do where it may do anything, sorted.
+/// All values of `sideEffects`, sorted; an update may keep one that is not allowed any more.
 const ANY_EFFECT: &[&str] = &["None", "NoneOnDryRun", "Some", "Unknown"];
 
 /// The rules of mutating webhook configurations.
@@ -71,7 +71,7 @@ const CONFIGURATIONS: Rules = Rules {
     ..COMMON
 };
 
-/// Reviews, of which nobody is asked.
+/// Review kinds, for which webhooks are never called.
 const REVIEWED: [(&str, &str); 6] = [
     ("authentication.k8s.io", "selfsubjectreviews"),
     ("authentication.k8s.io", "tokenreviews"),
@@ -81,7 +81,7 @@ const REVIEWED: [(&str, &str); 6] = [
     ("authorization.k8s.io", "subjectaccessreviews"),
 ];
 
-/// The resources that a rule names though webhooks are never asked about them.
+/// The resources in a rule for which webhooks are never called.
 fn never_asked(rule: &Value) -> Vec<String> {
     let texts = |key: &str| rule.list(key).iter().filter_map(Value::as_str);
     if texts("apiGroups")
@@ -116,13 +116,13 @@ fn webhook_defaults(webhook: &mut Value) {
     }
 }
 
-/// What an update may keep though a creation may not have it.
+/// Exceptions for an update: what the old object already violated.
 struct Kept {
     any_effect: bool,
     any_review: bool,
     same_names: bool,
     any_value: bool,
-    /// Nothing was said anew of the conditions.
+    /// The match conditions have not changed.
     conditions: bool,
 }
 
@@ -216,7 +216,7 @@ fn webhook(hook: At<'_>, kept: &Kept, mutating: bool, errors: &mut Errors) {
     }
 }
 
-/// A domain of three segments at least: IsFullyQualifiedName.
+/// A domain name of at least three labels: IsFullyQualifiedName.
 fn full_name(name: At<'_>, errors: &mut Errors) {
     if !name.required("", errors) {
         return;

@@ -7,10 +7,10 @@ use crate::meta::{At, Errors, names};
 
 /// All operations, sorted.
 pub(super) const OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
-/// The most conditions.
+/// The maximum number of match conditions.
 const CONDITIONS: usize = 64;
 
-/// A rule: which operations on which resources. validateRuleWithOperations.
+/// Validates a rule's operations and resources: validateRuleWithOperations.
 pub(super) fn rule(rule: At<'_>, errors: &mut Errors) {
     let operations = rule.field("operations");
     operations.required("", errors);
@@ -31,7 +31,7 @@ pub(super) fn rule(rule: At<'_>, errors: &mut Errors) {
         .one_of_if_there(&["*", "Cluster", "Namespaced"], errors);
 }
 
-/// Resources and their subresources, none of which another one covers: validateResources.
+/// Validates resources and subresources, which must not overlap: validateResources.
 fn resources(list: At<'_>, errors: &mut Errors) {
     list.required("", errors);
     let (mut all_of, mut of_all) = (BTreeSet::new(), BTreeSet::new());
@@ -42,7 +42,7 @@ fn resources(list: At<'_>, errors: &mut Errors) {
             continue;
         }
         let Some((resource, sub)) = text.split_once('/') else {
-            // Upstream remembers only the last of these.
+            // Upstream checks only the last one without a subresource.
             last_without = text != "*";
             continue;
         };
@@ -80,7 +80,7 @@ fn resources(list: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// What a policy or its binding matches: validateMatchResources.
+/// The match resources of a policy or binding: validateMatchResources.
 pub(super) fn match_resources(matched: At<'_>, errors: &mut Errors) {
     let policy = matched.field("matchPolicy");
     if policy.is_absent() {
@@ -109,7 +109,7 @@ pub(super) fn match_resources(matched: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Conditions by expressions: validateMatchConditions, except what the expressions mean.
+/// Match conditions: validateMatchConditions, without compiling the expressions.
 pub(super) fn conditions(list: At<'_>, errors: &mut Errors) {
     let mut known = BTreeSet::new();
     if list.list().len() > CONDITIONS {
@@ -127,7 +127,7 @@ pub(super) fn conditions(list: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// An expression that is more than space. Answers whether it is.
+/// Requires an expression that is not blank. Returns whether it is present.
 pub(super) fn expression(expression: At<'_>, detail: &str, errors: &mut Errors) -> bool {
     let said = !expression.str().trim().is_empty();
     if !said {
@@ -137,7 +137,7 @@ pub(super) fn expression(expression: At<'_>, detail: &str, errors: &mut Errors) 
 }
 
 impl At<'_> {
-    /// Rejects other items beside `*`.
+    /// Rejects `*` together with other items.
     fn alone(&self, what: &str, errors: &mut Errors) {
         if self.list().len() > 1 && self.list().iter().any(|item| item.as_str() == Some("*")) {
             self.invalid(

@@ -14,13 +14,13 @@ use crate::resources::groups::core::pods::defaults;
 use crate::resources::{Generation, Rules};
 use crate::schema::{Object, Value};
 
-/// What a failure of a webhook or policy leads to.
+/// The values of `failurePolicy`.
 const FAILURES: &[&str] = &["Fail", "Ignore"];
-/// How rules match versions of a resource.
+/// The values of `matchPolicy`.
 const MATCHES: &[&str] = &["Equivalent", "Exact"];
-/// Whether a mutation is asked for again after others.
+/// The values of `reinvocationPolicy`.
 const REINVOCATIONS: &[&str] = &["IfNeeded", "Never"];
-/// What names of what is configured by files end in.
+/// The suffix of the names of objects that are configured by files.
 const STATIC: &str = ".static.k8s.io";
 
 /// What all kinds have in common.
@@ -50,7 +50,7 @@ fn reserved() -> String {
     )
 }
 
-/// A new object may not be called as what is configured by files: ValidateStaticSuffix.
+/// Rejects the reserved suffix in names of new objects: ValidateStaticSuffix.
 fn static_name(object: At<'_>, old: Option<At<'_>>, errors: &mut Errors) {
     let meta = object.field("metadata");
     let name = meta.field("name");
@@ -59,13 +59,13 @@ fn static_name(object: At<'_>, old: Option<At<'_>>, errors: &mut Errors) {
     }
 }
 
-/// Of an old object that is called so there is a warning.
+/// Warns about an existing object with the reserved suffix.
 fn static_warning(object: &Value, old: Option<&Value>) -> Option<String> {
     let name = object.at("metadata").str("name");
     (old.is_some() && name.ends_with(STATIC)).then(|| format!("metadata.name: {}", reserved()))
 }
 
-/// Defaults of webhooks and of what policies match: everything.
+/// Sets defaults that match everything.
 fn match_defaults(owner: &mut Value) {
     defaults::absent(owner, "matchPolicy", "Equivalent");
     defaults::absent(owner, "namespaceSelector", Object::new());

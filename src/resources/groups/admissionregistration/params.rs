@@ -49,7 +49,7 @@ fn version(at: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Group and version.
+/// Splits an apiVersion into group and version.
 fn split(api_version: &str) -> (&str, &str) {
     api_version.split_once('/').unwrap_or(("", api_version))
 }
@@ -81,7 +81,7 @@ pub(super) fn reference(reference: At<'_>, errors: &mut Errors) {
     action.required_one_of(&["Deny", "Allow"], errors);
 }
 
-/// A user as Go prints one.
+/// A user as printed by Go.
 fn shown(user: &User) -> String {
     let list = |items: &[compact_str::CompactString]| {
         let items: Vec<&str> = items
@@ -104,7 +104,7 @@ fn shown(user: &User) -> String {
     )
 }
 
-/// Whether the asker may do anything, or may do this.
+/// Whether the user is allowed everything, or this request.
 fn may(cx: &Cx<'_>, attributes: &Attributes<'_>) -> bool {
     let master = cx.user.groups.iter().any(|group| group == "system:masters");
     master
@@ -116,7 +116,7 @@ fn may(cx: &Cx<'_>, attributes: &Attributes<'_>) -> bool {
         })
 }
 
-/// The group, version and resource of a kind of parameters; the last is `*` where it is not served.
+/// The group, version and resource of a kind of parameters; the resource is `*` if the kind is not served.
 fn resource_of<'a>(kind: &'a Value, cx: &Cx<'_>) -> Option<(&'a str, &'a str, String)> {
     let api_version = kind.str("apiVersion");
     if api_version.matches('/').count() > 1 {
@@ -131,7 +131,7 @@ fn resource_of<'a>(kind: &'a Value, cx: &Cx<'_>) -> Option<(&'a str, &'a str, St
     Some((group, version, plural))
 }
 
-/// Who makes a policy must be allowed to read what it names as its parameters; told at `spec.paramKind`.
+/// The author of a policy must be allowed to read its kind of parameters. Reports errors at `spec.paramKind`.
 pub(super) fn may_read_kind(policy: At<'_>, old: Option<At<'_>>, cx: &Cx<'_>, errors: &mut Errors) {
     let spec = policy.field("spec");
     let kind = spec.field("paramKind");

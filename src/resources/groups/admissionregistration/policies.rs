@@ -8,11 +8,11 @@ use crate::resources::groups::core::pods::defaults;
 use crate::resources::{Generation, MetaOnStatus, Printing, Rules, StatusRules, metadata};
 use crate::schema::{Object, Value};
 
-/// The most audit annotations.
+/// The maximum number of audit annotations.
 const ANNOTATIONS: usize = 20;
-/// The longest expression of one, in bytes.
+/// The maximum length of a value expression, in bytes.
 const ANNOTATION_SIZE: usize = 5 << 10;
-/// Operations that can be changed, sorted.
+/// Operations whose objects can be mutated, sorted.
 pub(super) const MUTABLE: &[&str] = &["*", "CONNECT", "CREATE", "UPDATE"];
 
 /// The rules of validating admission policies.
@@ -72,7 +72,7 @@ fn cells(policy: &Value, list: &str, now: i64) -> Vec<Value> {
     ]
 }
 
-/// What both kinds say: failure, parameters, what they are about, conditions, variables.
+/// Validates the fields common to both kinds.
 fn common(spec: At<'_>, old: Option<At<'_>>, mutating: bool, errors: &mut Errors) {
     spec.field("failurePolicy").one_of(FAILURES, errors);
     let kind = spec.field("paramKind");
@@ -111,7 +111,7 @@ fn common(spec: At<'_>, old: Option<At<'_>>, mutating: bool, errors: &mut Errors
     }
 }
 
-/// Nothing can be changed in what is deleted. The rules are not told apart.
+/// Rejects DELETE in the rules of a mutating policy. Errors do not show the index of the rule.
 pub(super) fn only_mutable(rules: At<'_>, errors: &mut Errors) {
     let operations = rules.path.field("operations");
     for rule in rules.list() {
@@ -123,7 +123,7 @@ pub(super) fn only_mutable(rules: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// An identifier of CEL that is not reserved.
+/// Whether the name is an identifier in CEL and not reserved.
 fn is_identifier(name: &str) -> bool {
     const RESERVED: [&str; 21] = [
         "true",

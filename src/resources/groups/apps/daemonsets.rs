@@ -8,9 +8,9 @@ use crate::resources::{Cx, Generation, Printing, Rules, StatusRules, metadata};
 use crate::schema::semantic::same_as;
 use crate::schema::{Object, Value};
 
-/// Where v1 shows how often the template was changed.
+/// The annotation for the template generation, a field of upstream's internal type.
 const TEMPLATES: &str = "deprecated.daemonset.template.generation";
-/// Counts in the status.
+/// The counters in the status.
 const STATUS: &[&str] = &[
     "currentNumberScheduled",
     "numberMisscheduled",
@@ -76,7 +76,7 @@ pub(super) const RULES: Rules = Rules {
 };
 
 fn set_defaults(object: &mut Value) {
-    // A field of upstream's internal type, which v1 always shows.
+    // This is a field of upstream's internal type, which v1 always shows.
     let meta = object.object_mut().object_mut("metadata");
     meta.object_mut("annotations").set_default(TEMPLATES, "0");
     let spec = object.object_mut().entry("spec", || Object::new().into());
@@ -86,7 +86,7 @@ fn set_defaults(object: &mut Value) {
     defaults::text(strategy, "type", "RollingUpdate");
     let rolls = strategy.str("type") == "RollingUpdate";
     if rolls || strategy.get("rollingUpdate").is_some() {
-        // In upstream's internal type both are always there, be they of use or not.
+        // Both fields are always present in upstream's internal type, even if they are not used.
         let rolling = strategy.object_mut().object_mut("rollingUpdate");
         rolling.set_default("maxUnavailable", i64::from(rolls));
         rolling.set_default("maxSurge", 0);

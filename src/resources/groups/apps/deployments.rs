@@ -10,7 +10,7 @@ use crate::resources::{Cx, Generation, Printing, Rules, StatusRules, metadata};
 use crate::schema::semantic::same_as;
 use crate::schema::{Object, Value};
 
-/// Counts in the status.
+/// The counters in the status.
 const STATUS: &[&str] = &[
     "observedGeneration",
     "replicas",
@@ -22,7 +22,7 @@ const STATUS: &[&str] = &[
     "collisionCount",
 ];
 
-/// Where v1 shows to which revision to go back.
+/// The annotation for the revision to roll back to.
 const ROLLBACK: &str = "deprecated.deployment.rollback.to";
 /// The rules of deployments.
 pub(super) const RULES: Rules = Rules {
@@ -39,7 +39,7 @@ pub(super) const RULES: Rules = Rules {
     validate,
     status: StatusRules {
         prepare: |object, old, _| {
-            // Labels stay, other metadata is taken. Where to go back to is part of the spec.
+            // Labels cannot change through the status, other metadata can. The rollback annotation belongs to the spec.
             let was = old.at("metadata");
             let meta = object.object_mut().object_mut("metadata");
             meta.insert("labels", was.at("labels"));
@@ -84,7 +84,7 @@ fn set_defaults(object: &mut Value) {
     defaults::template(spec, "template");
 }
 
-/// Reads the revision to go back to; an empty one is none.
+/// Parses the revision to roll back to; empty text counts as none.
 fn read_rollback(object: &mut Value) -> Result<(), String> {
     let said = object.at("metadata").at("annotations").str(ROLLBACK);
     let revision = match said {
@@ -104,7 +104,7 @@ fn read_rollback(object: &mut Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Annotations count too: they are copied to replica sets.
+/// Changed annotations increment the generation, too, because they are copied to replica sets.
 fn prepare_update(object: &mut Value, old: &Value, _: &Cx<'_>) {
     workloads::drop_disabled(object, old, TEMPLATE);
     const ANNOTATIONS: &[&str] = &["metadata", "annotations"];

@@ -11,7 +11,7 @@ mod tests;
 use crate::resources::Rules;
 use crate::schema::Value;
 
-/// A count of replicas is never absent in upstream's internal types.
+/// Upstream's internal types always have `replicas`.
 const NO_REPLICAS: fn(&mut Value) = |object| {
     let spec = object.object_mut().object_mut("spec");
     spec.insert_first("replicas", 0);

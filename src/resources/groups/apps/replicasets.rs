@@ -6,7 +6,7 @@ use crate::resources::groups::workloads::{self, TEMPLATE};
 use crate::resources::{Cx, Generation, Printing, Rules, StatusRules};
 use crate::schema::{Object, Value};
 
-/// Counts in the status.
+/// The counters in the status.
 const STATUS: &[&str] = &[
     "replicas",
     "fullyLabeledReplicas",
@@ -46,7 +46,7 @@ pub(super) const RULES: Rules = Rules {
 fn validate(object: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mut Errors) {
     let spec = object.field("spec");
     workloads::counts(spec, &["replicas", "minReadySeconds"], errors);
-    // Upstream calls it so.
+    // Upstream's errors say deployment here.
     select_and_template(spec, "deployment", old, errors);
     if let Some(old) = old {
         let was = old.value.at("spec").at("selector");
@@ -54,7 +54,7 @@ fn validate(object: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mut Errors
     }
 }
 
-/// The selector and the template of a ReplicaSet, or of a Deployment.
+/// Validates the selector and template of a ReplicaSet or Deployment.
 pub(super) fn select_and_template(
     spec: At<'_>,
     kind: &str,

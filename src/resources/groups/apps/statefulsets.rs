@@ -48,7 +48,7 @@ fn told(object: &Value, old: Option<&Value>, _: &Cx<'_>) -> Vec<String> {
     let claims = At::root(object);
     let spec = claims.field("spec");
     for claim in spec.field("volumeClaimTemplates").items() {
-        // Upstream names neither the same way nor right.
+        // Upstream uses different paths for creations and updates, and both are wrong.
         let at = match old {
             None => claim.path,
             Some(_) => claim.path.field("Spec"),
@@ -81,7 +81,7 @@ fn validate(object: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mut Errors
     let refused = errors.0.len();
     self::spec(spec, &checks, before, errors);
     if errors.0.len() > refused {
-        // What would be refused today lets the template be.
+        // If the old object violates today's rules as well, the template is not validated.
         let mut today = Errors::default();
         self::spec(was, &checks, before, &mut today);
         if !today.is_empty() {
@@ -100,12 +100,12 @@ fn validate(object: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mut Errors
     }
 }
 
-/// What is not validated.
+/// What is exempt from validation.
 #[derive(Clone, Copy, Default)]
 struct Checks {
-    /// What cannot change is not validated again.
+    /// Immutable fields, on updates.
     of_update: bool,
-    /// The template's pod.
+    /// The pod spec of the template.
     lax_template: bool,
 }
 
@@ -182,7 +182,7 @@ fn strategy(strategy: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// The template as pods will have it: with the claims as volumes, and with names of their own.
+/// Validates the template as pods will have it: with volumes for the claims, and without hostname and subdomain.
 fn template(spec: At<'_>, checks: &Checks, before: Before<'_>, errors: &mut Errors) {
     let mut made = spec.value.at("template").clone();
     let claims = spec.value.list("volumeClaimTemplates");
@@ -190,7 +190,7 @@ fn template(spec: At<'_>, checks: &Checks, before: Before<'_>, errors: &mut Erro
         pod.remove("subdomain");
         pod.remove("hostname");
         if !claims.is_empty() {
-            // Of claims of one name there is one volume.
+            // Claims with the same name share one volume.
             let names = claims.iter().map(|claim| claim.at("metadata").str("name"));
             let names: IndexSet<&str> = names.collect();
             let own = pod.list("volumes").to_vec();
@@ -272,7 +272,7 @@ fn set_defaults(object: &mut Value) {
     defaults::absent(spec, "revisionHistoryLimit", 10);
     defaults::template(spec, "template");
     for claim in defaults::items(spec, "volumeClaimTemplates") {
-        // As upstream's conversion to the internal type and back leaves them.
+        // The result of upstream's conversion to the internal type and back.
         claim.set("kind", "PersistentVolumeClaim");
         claim.set("apiVersion", "v1");
         let status = claim.object_mut().entry("status", || Object::new().into());

@@ -2,7 +2,7 @@ use crate::resources::groups::trial::Trial;
 use crate::schema::json;
 use crate::value;
 
-/// What a pod spec in a template becomes.
+/// A pod template with all defaults.
 const TEMPLATE: &str = r#""template":{"metadata":{"labels":{"app":"x"}},"spec":{"containers":[{"name":"c","image":"i:1","resources":{},"terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File","imagePullPolicy":"IfNotPresent"}],"restartPolicy":"Always","terminationGracePeriodSeconds":30,"dnsPolicy":"ClusterFirst","securityContext":{},"schedulerName":"default-scheduler"}}"#;
 
 const MINIMAL: &str = r#"{"metadata":{"name":"w"},"spec":{"selector":{"matchLabels":{"app":"x"}},"template":{"metadata":{"labels":{"app":"x"}},"spec":{"containers":[{"name":"c","image":"i:1"}]}}}}"#;

@@ -3,7 +3,7 @@
 use crate::meta::table;
 use crate::schema::Value;
 
-/// How many metrics are shown.
+/// How many metrics a row shows.
 const SHOWN: usize = 2;
 
 /// The row of an autoscaler.
@@ -52,7 +52,7 @@ fn metric(wanted: &Value, found: &Value) -> String {
     };
     let (source, found) = (wanted.at(field), found.at(field));
     let (target, current) = (source.at("target"), found.at("current"));
-    // A quantity that should be there but is not is a nil pointer to Go.
+    // A missing quantity is a nil pointer in Go.
     let amount = |of: &Value, name: &str| of.at(name).as_str().unwrap_or("<nil>").to_owned();
     let percent = |of: &Value| {
         of.at("averageUtilization")

@@ -1,4 +1,4 @@
-//! Conversion of HorizontalPodAutoscalers to v1, where annotations hold what only v2 has fields for. Follows
+//! Conversion between HorizontalPodAutoscaler v1 and v2; v1 keeps fields that only v2 has in annotations. Follows
 //! pkg/apis/autoscaling/v1/conversion.go.
 
 use super::{DEFAULT_PERCENT, fill, processors};
@@ -19,7 +19,7 @@ const ANNOTATIONS: [&str; 6] = [
     CONDITIONS,
 ];
 
-/// A member of a metric: its name in v1, its place in v2, and what v1 shows where v2 has nothing.
+/// A member of a metric: its name in v1, its path in v2, and what v1 shows if it is absent in v2.
 type Member = (&'static str, &'static [&'static str], Absent);
 
 #[derive(Clone, Copy, PartialEq)]
@@ -57,7 +57,7 @@ const IS_AVERAGE: Member = (
     Absent::Zero,
 );
 
-/// The sources of a metric that is aimed at, in the order of v1.
+/// The metric sources in the spec, in v1's order.
 const AIMS: [(&str, &[Member]); 5] = [
     (
         "object",
@@ -94,7 +94,7 @@ const AIMS: [(&str, &[Member]); 5] = [
     ),
 ];
 
-/// The sources of a metric that was measured.
+/// The metric sources in the status.
 const MEASURED: [(&str, &[Member]); 5] = [
     (
         "object",
@@ -131,12 +131,12 @@ const MEASURED: [(&str, &[Member]); 5] = [
     ),
 ];
 
-/// Removes the annotations in which v1 keeps what v2 has fields for.
+/// Removes the annotations in which v1 keeps fields of v2.
 pub(super) fn drop_annotations(object: &mut Value) {
     metadata::drop_annotations(object, &ANNOTATIONS);
 }
 
-/// An autoscaler of v1 as v2 has it.
+/// Converts an autoscaler from v1 to v2.
 pub(super) fn from_v1(mut object: Value) -> Value {
     let annotation = |name: &str| {
         let text = object.path(&["metadata", "annotations"]).str(name);
@@ -182,7 +182,7 @@ pub(super) fn from_v1(mut object: Value) -> Value {
     object
 }
 
-/// An autoscaler of v2 as v1 has it.
+/// Converts an autoscaler from v2 to v1.
 pub(super) fn to_v1(mut object: Value) -> Value {
     drop_annotations(&mut object);
     let mut annotations: Vec<(&str, String)> = Vec::new();
@@ -255,7 +255,7 @@ fn percent<'a>(metric: &'a Value, part: &str) -> &'a Value {
     metric.path(&["resource", part, "averageUtilization"])
 }
 
-/// A member as encoding/json finds it: its name may be spelled in other cases.
+/// Finds a member like encoding/json, which ignores case.
 fn member<'a>(object: &'a Value, name: &str) -> &'a Value {
     object.get(name).unwrap_or_else(|| {
         let mut others = object.entries_of();
@@ -275,7 +275,7 @@ fn typed_list(list: Value, item: &str) -> Option<Vec<Value>> {
         .collect()
 }
 
-/// Metrics of an annotation as v2 has them; `None` if they are not what they should be.
+/// Converts the metrics in an annotation to v2; `None` if they are malformed.
 fn metrics_of(list: &Value, sources: &[(&str, &[Member])], item: &str) -> Option<Vec<Value>> {
     let Value::Array(items) = list else {
         return list.is_null().then(Vec::new);
@@ -326,7 +326,7 @@ fn source_of(source: &str, found: &Value, members: &[Member]) -> Value {
             "resource" | "containerResource" if has(target, "averageUtilization") => "Utilization",
             _ => "AverageValue",
         };
-        // v1 cannot leave the value of an object's metric out.
+        // In v1 the target value of an object metric is required; zero stands for none.
         let zero = target.get("value").and_then(Value::as_str) == Some("0");
         if source == "object" && kind == "AverageValue" && zero {
             target.remove("value");
@@ -359,7 +359,7 @@ fn metric_of_v2(metric: &Value, sources: &[(&str, &[Member])]) -> Value {
     Value::Object(out)
 }
 
-/// The behavior in an annotation, whose names are those of upstream's internal type.
+/// Converts the behavior in an annotation, whose names are those of upstream's internal type.
 fn behavior_of(behavior: &Value) -> Option<Value> {
     behavior.as_object()?;
     let mut out = Object::new();
@@ -379,12 +379,12 @@ fn behavior_of(behavior: &Value) -> Option<Value> {
     out = decode::decode(out, schema, "v2.HorizontalPodAutoscalerBehavior")
         .ok()?
         .value;
-    // Stored in v2, it is read with the defaults of v2; rules that lack policies are refused before.
+    // Reading the stored v2 object applies v2's defaults. Rules without policies have been rejected before.
     fill(&mut out, false);
     Some(out)
 }
 
-/// Rules of an internal type, by the names that v2 has for the same.
+/// Converts scaling rules of the internal type to v2.
 fn named_alike(value: &Value) -> Value {
     const NAMES: [&str; 7] = [
         "stabilizationWindowSeconds",
@@ -412,7 +412,7 @@ fn html_safe(value: &Value) -> String {
     escape_html(json::to_string(value))
 }
 
-/// JSON as encoding/json prints it, safe to stand in HTML.
+/// JSON as printed by encoding/json, with HTML characters escaped.
 fn escape_html(text: String) -> String {
     if !text.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
         return text;

@@ -43,7 +43,7 @@ pub(super) fn v1_conversion() -> Option<Conversion> {
     })
 }
 
-/// Without a metric the processors are watched.
+/// The default metric: CPU utilization.
 fn processors(percent: i64) -> Value {
     value!({
         "type": "Resource",
@@ -57,7 +57,7 @@ fn set_defaults(object: &mut Value, cx: &Cx<'_>) {
     let spec = object.object_mut().entry("spec", || Object::new().into());
     defaults::absent(spec, "minReplicas", 1);
     if cx.version == "v1" {
-        // What only v2 has is in annotations, which are read and written anew: the defaults of v2 show in v1.
+        // Fields that only v2 has are converted to v2 and back, so that v2's defaults show in v1's annotations.
         *object = conversion::to_v1(conversion::from_v1(std::mem::take(object)));
         return;
     }
@@ -73,7 +73,7 @@ fn set_defaults(object: &mut Value, cx: &Cx<'_>) {
     conversion::drop_annotations(object);
 }
 
-/// The rules of scaling that a behavior does not give; `policies` says whether rules without policies get some.
+/// Fills in scaling rules that are not given; `policies` also for rules without policies.
 fn fill(behavior: &mut Value, policies: bool) {
     for (direction, standard) in [
         (

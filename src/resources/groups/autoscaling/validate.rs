@@ -5,19 +5,19 @@ use crate::resources::Cx;
 use crate::resources::groups::core::pods::validate::container_resource_name;
 use crate::schema::Value;
 
-/// The longest period of a policy, in seconds.
+/// The maximum period of a policy, in seconds.
 const LONGEST_PERIOD: i64 = 1800;
-/// The longest window of stabilization, in seconds.
+/// The maximum stabilization window, in seconds.
 const LONGEST_WINDOW: i64 = 3600;
 
-/// What a reference may leave open.
+/// What an update may keep because the old object had it.
 #[derive(Clone, Copy, Default)]
 struct Lenient {
     core_group: bool,
     any_version: bool,
 }
 
-/// A new autoscaler, or a changed one.
+/// Validates an autoscaler, new or updated.
 pub(super) fn autoscaler(object: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mut Errors) {
     let spec = object.field("spec");
     let (least, most) = (spec.field("minReplicas"), spec.field("maxReplicas"));
@@ -45,7 +45,7 @@ pub(super) fn autoscaler(object: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors
     for direction in ["scaleUp", "scaleDown"] {
         rules(spec.field("behavior").field(direction), errors);
     }
-    // What is declared beside the types comes last.
+    // Upstream reports declarative validation last.
     if least.int().is_some_and(|least| least < 0) {
         least.invalid("must be greater than or equal to 0", errors);
     }
@@ -56,7 +56,7 @@ pub(super) fn autoscaler(object: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors
     }
 }
 
-/// The status of an autoscaler.
+/// Validates the status of an autoscaler.
 pub(super) fn status(status: At<'_>, errors: &mut Errors) {
     for condition in status.field("conditions").items() {
         condition.field("observedGeneration").non_negative(errors);
@@ -102,7 +102,7 @@ fn names_a_bad_version(object: &Value) -> bool {
     })
 }
 
-/// The kinds of metrics, in the order in which they are validated, and the fields they are in.
+/// The types of metrics in validation order, and their fields.
 const SOURCES: [(&str, &str); 5] = [
     ("Object", "object"),
     ("External", "external"),
@@ -176,7 +176,7 @@ fn metric(at: At<'_>, lenient: Lenient, errors: &mut Errors) {
     }
 }
 
-/// One source of a metric: what it is of, and what it aims at.
+/// Validates one metric source and its target.
 fn source(kind: &str, at: At<'_>, lenient: Lenient, errors: &mut Errors) {
     let target = at.field("target");
     let [value, average, percent] =

@@ -20,7 +20,7 @@ pub(super) const RULES: Rules = Rules {
     ..Rules::DEFAULT
 };
 
-/// Where the template of the jobs' pods is.
+/// The path of the pod template.
 const TEMPLATE: &[&str] = &["spec", "jobTemplate", "spec", "template"];
 
 fn drop_disabled(object: &mut Value, old: &Value) {

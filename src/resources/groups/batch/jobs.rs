@@ -23,7 +23,7 @@ pub(super) const RULES: Rules = Rules {
         workloads::drop_disabled(job, old, TEMPLATE);
     },
     status: StatusRules {
-        // As an object is read from upstream's storage, which gives defaults again.
+        // Upstream applies defaults again when it reads the stored object.
         prepare: |job, _, _| labels_of_template(job),
         validate: |job, old, _, errors| validate::status(job, old, errors),
         ..StatusRules::DEFAULT
@@ -58,7 +58,7 @@ pub(super) const RULES: Rules = Rules {
     ..Rules::DEFAULT
 };
 
-/// A job without labels has its template's.
+/// A job without labels gets those of its template.
 fn labels_of_template(job: &mut Value) {
     let labels = job
         .path(&["spec", "template", "metadata", "labels"])
@@ -90,7 +90,7 @@ fn set_defaults(object: &mut Value) {
     nested_defaults(spec);
 }
 
-/// Defaults of what is in a job's spec, which hold in the templates of cron jobs too.
+/// Defaults within a job's spec, which apply to cron jobs' templates, too.
 pub(super) fn nested_defaults(spec: &mut Value) {
     defaults::template(spec, "template");
     let Some(policy) = spec.get_mut("podFailurePolicy") else {
@@ -103,14 +103,14 @@ pub(super) fn nested_defaults(spec: &mut Value) {
     }
 }
 
-/// The scheduling of a job as a whole is a feature that is off.
+/// Drops `scheduling`, which belongs to a disabled feature.
 pub(super) fn drop_scheduling(spec: &mut Object, old: &Value) {
     if old.get("scheduling").is_none() {
         spec.remove("scheduling");
     }
 }
 
-/// Labels and a selector by which the job's pods are its own.
+/// Adds the labels and the selector that identify the job's pods.
 fn prepare_create(job: &mut Value, cx: &Cx<'_>) {
     drop_scheduling(job.object_mut().object_mut("spec"), &Value::Null);
     workloads::drop_disabled(job, &Value::Null, TEMPLATE);
@@ -132,7 +132,7 @@ fn prepare_create(job: &mut Value, cx: &Cx<'_>) {
         "matchLabels",
         &[(UID[1], &uid)],
     );
-    // A job that came without labels has its template's.
+    // A job sent without labels gets those of its template.
     if cx.sent.at("labels").is_empty() {
         let labels = job
             .path(&["spec", "template", "metadata", "labels"])
@@ -151,7 +151,7 @@ fn add(owner: &mut Object, map: &str, entries: &[(&str, &str)]) {
     map.sort();
 }
 
-/// Many indexes are hard to track: WarningsForJobSpec. It comes before what is told of the template.
+/// Warns about large indexed jobs: WarningsForJobSpec. Precedes the warnings of the template.
 pub(super) fn warn_of_indexes(
     spec: &Value,
     path: &str,

@@ -7,7 +7,7 @@ use crate::meta::{At, Errors, names, pem};
 use crate::resources::groups::core::pods::validate::signer_name;
 use crate::resources::{Naming, Printing, Rules, Selection, SelectorError, metadata};
 
-/// The largest bundle, in bytes.
+/// The maximum size of a bundle, in bytes.
 const SIZE: usize = 1 << 20;
 
 /// The rules of cluster trust bundles.
@@ -47,7 +47,7 @@ pub(super) const RULES: Rules = Rules {
     ..Rules::DEFAULT
 };
 
-/// The name begins with the signer, if there is one: ValidateClusterTrustBundleName.
+/// The name must have the signer's name as a prefix, if there is a signer: ValidateClusterTrustBundleName.
 fn name(bundle: At<'_>, signer: &str, errors: &mut Errors) {
     let meta = bundle.field("metadata");
     for (field, prefix) in [("generateName", true), ("name", false)] {
@@ -73,7 +73,7 @@ fn name(bundle: At<'_>, signer: &str, errors: &mut Errors) {
     }
 }
 
-/// Certificates of authorities, at least one, none twice: validateTrustBundle. Their text is not told.
+/// At least one CA certificate, without duplicates: validateTrustBundle. Errors do not show the text.
 fn trust_anchors(bundle: At<'_>, errors: &mut Errors) {
     const OMITTED: &str = "<value omitted>";
     if bundle.str().len() > SIZE {

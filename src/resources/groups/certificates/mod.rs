@@ -20,7 +20,7 @@ pub(super) fn rules(plural: &str) -> Rules {
     }
 }
 
-/// The signer, on which all three kinds select.
+/// The signer, a selectable field of all three kinds.
 const SIGNER: Selectable = Selectable {
     name: "spec.signerName",
     value: |object| object.at("spec").str("signerName").to_owned(),

@@ -16,11 +16,11 @@ use crate::schema::{Object, Value};
 
 const DAY: i64 = 86_400;
 const HOUR: i64 = 3_600;
-/// The largest request of a key, in bytes.
+/// The maximum size of the PKCS#10 request, in bytes.
 const SIZE: usize = 10 << 10;
-/// The longest chain, in bytes.
+/// The maximum length of the certificate chain, in bytes.
 const CHAIN_SIZE: usize = 100 << 10;
-/// What a request may end as, one of them, once.
+/// The terminal conditions; a request gets at most one of them, once.
 const ENDS: [&str; 3] = ["Issued", "Denied", "Failed"];
 
 /// The rules of pod certificate requests.
@@ -118,7 +118,7 @@ fn spec(spec: At<'_>, errors: &mut Errors) {
     key(spec, errors);
 }
 
-/// The key is told by an empty request that it signed.
+/// Validates the key, given by a PKCS#10 request without contents.
 fn key(spec: At<'_>, errors: &mut Errors) {
     let stub = spec.field("stubPKCS10Request");
     if stub.str().is_empty() {
@@ -155,14 +155,14 @@ fn key(spec: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// The bytes that base64 stands for.
+/// Decodes base64.
 fn bytes(field: At<'_>) -> Vec<u8> {
     use base64::Engine as _;
     let engine = &base64::engine::general_purpose::STANDARD;
     engine.decode(field.str()).unwrap_or_default()
 }
 
-/// The end that a status has come to; empty for none.
+/// The terminal condition in a status; empty if there is none.
 fn end(status: &Value) -> &str {
     let list = status.list("conditions");
     ENDS.into_iter()
@@ -215,12 +215,12 @@ fn validate_status(request: At<'_>, old: At<'_>, cx: &Cx<'_>, errors: &mut Error
     }
 }
 
-/// One end at most, and true: then the conditions as such.
+/// Validates that there is at most one terminal condition and that it is true, and then the conditions themselves.
 fn ends(status: At<'_>, errors: &mut Errors) {
     let list = status.field("conditions");
     let mut known = 0;
     for (i, value) in list.list().iter().enumerate() {
-        // Upstream writes the index as the name of a field.
+        // Upstream writes the index as a field name.
         let index = format!("[{i}]");
         let condition = At {
             value,
@@ -243,7 +243,7 @@ fn ends(status: At<'_>, errors: &mut Errors) {
     list.conditions(errors);
 }
 
-/// The chain of an issued request: for its key, for as long as it says.
+/// Validates an issued certificate chain: it must match the key and the validity in the status.
 fn issued(request: At<'_>, now: i64, errors: &mut Errors) {
     let (spec, status) = (request.field("spec"), request.field("status"));
     let chain = status.field("certificateChain");
@@ -334,7 +334,7 @@ fn names_of(leaf: &X509Certificate<'_>, chain: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Something on both sides of an `@`.
+/// Whether the text has something on both sides of an `@`.
 fn is_address(address: &str) -> bool {
     address
         .rsplit_once('@')

@@ -11,9 +11,9 @@ use crate::resources::{
 };
 use crate::schema::{Object, Value};
 
-/// The signer of a time before signers had names.
+/// The signer of requests from before signers had names.
 const LEGACY_SIGNER: &str = "kubernetes.io/legacy-unknown";
-/// What a certificate may be used for, sorted.
+/// The key usages, sorted.
 const USAGES: &[&str] = &[
     "any",
     "cert sign",
@@ -39,11 +39,11 @@ const USAGES: &[&str] = &[
     "signing",
     "timestamping",
 ];
-/// The two verdicts, of which there is one at most.
+/// The conditions of which a request may have only one.
 const VERDICTS: [&str; 2] = ["Approved", "Denied"];
 
-/// The rules of certificate signing requests. Nothing but metadata changes once one was made; its verdict and its
-/// certificate come by subresources.
+/// The rules of certificate signing requests. Updates change only metadata; approval and certificate are written
+/// through subresources.
 pub(super) const RULES: Rules = Rules {
     prepare_create: |request, cx| asked_by(request.object_mut().object_mut("spec"), cx),
     prepare_update: |request, old, _| request.set("spec", old.at("spec")),
@@ -70,7 +70,7 @@ pub(super) const RULES: Rules = Rules {
     ..Rules::DEFAULT
 };
 
-/// Writes down who asks.
+/// Records the requesting user.
 fn asked_by(spec: &mut Object, cx: &Cx<'_>) {
     let texts = |list: &[compact_str::CompactString]| -> Vec<Value> {
         list.iter().map(Value::from).collect()
@@ -121,7 +121,7 @@ fn spec(spec: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// The text that base64 stands for; empty where it is none.
+/// Decodes base64 text; empty if it is malformed.
 fn text(base64: &Value) -> String {
     use base64::Engine as _;
     let engine = &base64::engine::general_purpose::STANDARD;
@@ -160,7 +160,8 @@ fn prepare_status(request: &mut Value, old: &Value, cx: &Cx<'_>) {
     }
 }
 
-/// A write of the certificate leaves the verdicts as they are, where it does not add or remove any: that is refused.
+/// When the certificate is written, approval conditions are restored unless some were added or removed, which
+/// validation rejects.
 fn keep_verdicts(request: &mut Value, old: &Value) {
     for kind in VERDICTS {
         let of_kind = |condition: &&Value| condition.str("type") == kind;
@@ -225,7 +226,7 @@ fn validate_status(request: At<'_>, old: At<'_>, cx: &Cx<'_>, errors: &mut Error
             "updates may not modify existing certificate content",
         );
     }
-    // What is declared is told last.
+    // Upstream reports declarative validation last.
     if VERDICTS.iter().all(|kind| count(request.value, kind) > 0) {
         let members = VERDICTS.map(|kind| format!("conditions[{{\"type\": \"{kind}\"}}]"));
         errors.invalid(

@@ -9,7 +9,7 @@ fn base64(text: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(text)
 }
 
-/// A request that a new key signed.
+/// A request with a new key.
 fn request() -> String {
     let key = KeyPair::generate().expect("a key");
     let params = CertificateParams::new(Vec::new()).expect("parameters");
@@ -17,7 +17,7 @@ fn request() -> String {
     request.pem().expect("PEM")
 }
 
-/// A certificate that signs itself.
+/// A self-signed certificate.
 fn certificate(authority: bool) -> String {
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new(Vec::new()).expect("parameters");
@@ -190,7 +190,7 @@ fn a_pods_request_ends_once() {
             .update("status", &made, |object| object.set("status", status))
             .1
     };
-    // Nobody may sign in a trial.
+    // In these tests nobody is authorized to sign.
     assert_eq!(
         ended("Denied", ""),
         [

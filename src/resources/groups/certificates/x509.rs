@@ -7,7 +7,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::meta::pem;
 
-/// A request off its DER.
+/// Parses a request from DER.
 pub(super) fn request(der: &[u8]) -> Result<X509CertificationRequest<'_>, String> {
     match X509CertificationRequest::from_der(der) {
         Ok(([], request)) => Ok(request),
@@ -17,7 +17,7 @@ pub(super) fn request(der: &[u8]) -> Result<X509CertificationRequest<'_>, String
     }
 }
 
-/// Whether what the DER begins with is longer than it.
+/// Whether the DER is shorter than the length in its header.
 fn cut_short(der: &[u8]) -> bool {
     use x509_parser::der_parser::asn1_rs::Header;
     match Header::from_der(der) {
@@ -29,7 +29,7 @@ fn cut_short(der: &[u8]) -> bool {
     }
 }
 
-/// A certificate off its DER.
+/// Parses a certificate from DER.
 pub(super) fn certificate(der: &[u8]) -> Result<X509Certificate<'_>, String> {
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),
@@ -38,7 +38,7 @@ pub(super) fn certificate(der: &[u8]) -> Result<X509Certificate<'_>, String> {
     }
 }
 
-/// Whether a request is signed by the key that it holds.
+/// Checks that a request is signed by its own key.
 pub(super) fn check_signature(request: &X509CertificationRequest<'_>) -> Result<(), String> {
     use x509_parser::error::X509Error;
     let key = &request.certification_request_info.subject_pki;
@@ -57,7 +57,7 @@ pub(super) fn check_signature(request: &X509CertificationRequest<'_>) -> Result<
     })
 }
 
-/// Whether PEM is a request that its own key signed: validateCSR.
+/// Checks that PEM text is a valid request: validateCSR.
 pub(super) fn check_request(text: &str) -> Result<(), String> {
     match pem::blocks(text).first() {
         Some(block) if block.label == "CERTIFICATE REQUEST" => {
@@ -67,7 +67,7 @@ pub(super) fn check_request(text: &str) -> Result<(), String> {
     }
 }
 
-/// Whether PEM is nothing but certificates, at least one: validateCertificate.
+/// Checks that PEM text consists of certificates, at least one: validateCertificate.
 pub(super) fn check_certificates(text: &str) -> Result<(), String> {
     if text.is_empty() {
         return Ok(());
@@ -99,20 +99,20 @@ pub(super) fn check_certificates(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What a public key is, as far as rules ask.
+/// The type of a public key, as far as rules depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
     /// Ed25519
     Edwards,
-    /// An elliptic curve: its bits.
+    /// An elliptic curve of so many bits.
     Curve(usize),
-    /// RSA: the bits of the modulus.
+    /// RSA with a modulus of so many bits.
     Rsa(usize),
-    /// Something else.
+    /// Any other type.
     Other,
 }
 
-/// The kind of a public key.
+/// The type of a public key.
 pub(super) fn key_of(info: &SubjectPublicKeyInfo<'_>) -> Key {
     match info.parsed() {
         Ok(PublicKey::RSA(key)) => Key::Rsa(key.key_size()),

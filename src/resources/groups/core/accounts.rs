@@ -37,7 +37,7 @@ pub(super) const RULES: Rules = Rules {
     ..Rules::DEFAULT
 };
 
-/// Nothing but the names of secrets is kept.
+/// Drops everything but the names of secrets.
 fn only_names(object: &mut Value) {
     for secret in defaults::items(object, "secrets") {
         secret.object_mut().retain(|key, _| key == "name");

@@ -4,7 +4,7 @@ use crate::meta::{At, Errors, names, table};
 use crate::resources::{Printing, Rules, metadata};
 use crate::schema::Value;
 
-/// The most that the values of a config map or secret may hold, in bytes.
+/// The maximum total size of the values of a config map or secret, in bytes.
 pub(super) const MAX_SIZE: usize = 1 << 20;
 const FROZEN: &str = "field is immutable when `immutable` is set";
 
@@ -49,7 +49,7 @@ pub(super) const RULES: Rules = Rules {
     ..Rules::DEFAULT
 };
 
-/// A number of things as a cell shows it.
+/// A number as a table cell.
 pub(super) fn count(n: usize) -> Value {
     Value::Int(i64::try_from(n).unwrap_or(i64::MAX))
 }
@@ -61,12 +61,12 @@ pub(super) fn value_key(key: &str, value: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// How many bytes base64 text stands for.
+/// The decoded length of base64 text, in bytes.
 pub(super) fn decoded_len(text: &str) -> usize {
     (text.len() / 4 * 3).saturating_sub(text.bytes().rev().take_while(|b| *b == b'=').count())
 }
 
-/// Rejects changes of an object that was made immutable. To some fields (`true`) an empty map is a change from none, as
+/// Rejects changes of an immutable object. For fields with `true`, an empty map differs from an absent one, because
 /// upstream has no default for them.
 pub(super) fn frozen(object: At<'_>, old: &Value, fields: &[(&str, bool)], errors: &mut Errors) {
     if !old.bool("immutable") {

@@ -25,7 +25,7 @@ pub(super) const RULES: Rules = Rules {
     validate: |object, old, cx, errors| {
         metadata::again(object, old, cx, errors);
         let subsets = object.field("subsets");
-        // What older servers let pass may stay.
+        // Unchanged subsets are not validated: older servers may have accepted them.
         if old.is_none_or(|old| old.value.at("subsets") != subsets.value) {
             subsets.items().for_each(|at| subset(at, errors));
         }
@@ -55,7 +55,7 @@ pub(super) const RULES: Rules = Rules {
     ..Rules::DEFAULT
 };
 
-/// Warnings of addresses at `path`, each in the member `field`, or text itself where that is empty.
+/// Warnings about addresses at `path`: in the member `field` of each item, or the items themselves if `field` is empty.
 pub(in crate::resources::groups) fn ip_warnings(
     path: &str,
     field: &str,
@@ -73,7 +73,7 @@ pub(in crate::resources::groups) fn ip_warnings(
     }
 }
 
-/// Validates the address of an endpoint, as ValidateEndpointIP.
+/// Validates the address of an endpoint: ValidateEndpointIP.
 pub(in crate::resources::groups) fn endpoint_ip(at: At<'_>, errors: &mut Errors) {
     let text = at.str();
     let Some(ip) = addresses::parse_ip(text) else {

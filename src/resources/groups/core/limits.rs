@@ -24,7 +24,7 @@ pub(super) const RULES: Rules = Rules {
             defaults::items(spec, "limits").for_each(item_defaults);
         }
     },
-    // Upstream names one that has no name.
+    // Upstream generates a name if there is none.
     prepare_create: |object, _| {
         let meta = object.object_mut().object_mut("metadata");
         if meta.get("name").is_none_or(Value::is_empty) {
@@ -56,7 +56,7 @@ pub(super) const RULES: Rules = Rules {
     ..Rules::DEFAULT
 };
 
-/// Of a container: limits are the most there may be, requests are the limits, else the least.
+/// Defaults for containers: limits default to the maximum, requests to the limits or else the minimum.
 fn item_defaults(item: &mut Value) {
     for list in LISTS {
         if let Some(list) = item.get_mut(list) {
@@ -131,7 +131,7 @@ fn item(limit: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Validates the amounts of one resource against one another.
+/// Validates the values for one resource against each other.
 fn compare(
     limit: At<'_>,
     key: &str,
@@ -198,9 +198,9 @@ fn compare(
     }
 }
 
-/// `max/min`, where a ratio is beyond it.
+/// The quotient `max/min`, if it exceeds the ratio.
 fn beyond(ratio: Quantity, min: Quantity, max: Quantity) -> Option<f64> {
-    // Thousandths as long as they fit, as upstream.
+    // Upstream calculates with milli-units unless they overflow.
     const MOST: i64 = i64::MAX / 1000;
     let small = [ratio, min, max].iter().all(|amount| amount.value() < MOST);
     #[allow(clippy::cast_precision_loss)]

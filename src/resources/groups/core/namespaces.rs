@@ -8,7 +8,7 @@ use crate::schema::Value;
 use crate::value;
 
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
-/// The finalizer that the namespace controller takes away.
+/// The finalizer that the namespace controller removes.
 const FINALIZER: &str = "kubernetes";
 
 /// The rules of namespaces.

@@ -69,7 +69,7 @@ fn spec(spec: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Whether there is such a scope.
+/// Whether the scope exists.
 fn is_scope(scope: &str) -> bool {
     matches!(
         scope,
@@ -83,7 +83,7 @@ fn is_scope(scope: &str) -> bool {
     )
 }
 
-/// Whether a quota over `resource` can be told by `scope`.
+/// Whether quotas for `resource` support a scope.
 fn applies(scope: &str, resource: &str) -> bool {
     let compute = matches!(
         resource,
@@ -99,7 +99,7 @@ fn applies(scope: &str, resource: &str) -> bool {
     }
 }
 
-/// How many of the resources of a quota a scope cannot tell.
+/// The number of resources in a quota that do not support the scope.
 fn misapplied(spec: &Value, scope: &str) -> usize {
     if !is_scope(scope) {
         return 0;
@@ -109,7 +109,7 @@ fn misapplied(spec: &Value, scope: &str) -> usize {
         .count()
 }
 
-/// How many pairs of scopes exclude one another.
+/// The number of pairs of scopes that exclude each other.
 fn conflicts(scopes: &BTreeSet<&str>) -> usize {
     [
         ["BestEffort", "NotBestEffort"],

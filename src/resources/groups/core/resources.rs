@@ -3,8 +3,7 @@
 use super::pods::validate::{is_standard_quota, quantity, resource_name};
 use crate::meta::{At, Errors};
 
-/// Validates what a quota counts and how much of it, as ValidateResourceQuotaResourceName and
-/// ValidateResourceQuantityValue.
+/// Validates a resource and its amount in a quota: ValidateResourceQuotaResourceName and ValidateResourceQuantityValue.
 pub(super) fn quota(name: &str, at: At<'_>, errors: &mut Errors) {
     resource_name(name, at, errors);
     if !name.contains('/') && !is_standard_quota(name) {

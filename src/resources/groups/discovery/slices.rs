@@ -96,7 +96,7 @@ fn set_generation(object: &mut Value, generation: i64) {
     meta.insert("generation", generation);
 }
 
-/// The older field for topology is not written any more.
+/// Drops the old topology field, which clients may not write.
 fn drop_topology(object: &mut Value) {
     for endpoint in defaults::items(object, "endpoints") {
         endpoint.remove("deprecatedTopology");
@@ -119,7 +119,7 @@ fn slice(object: At<'_>, old: Option<&Value>, errors: &mut Errors) {
     if changed {
         endpoints(list, kind.str(), errors);
     }
-    // Declared rules come last.
+    // Upstream reports declarative validation last.
     let type_changed = old.is_none_or(|old| old.at("addressType") != kind.value);
     if type_changed {
         kind.required_one_of(&TYPES, errors);

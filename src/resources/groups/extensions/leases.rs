@@ -22,7 +22,7 @@ pub(super) const LEASES: Rules = Rules {
     ..Rules::DEFAULT
 };
 
-/// What belongs to coordinated leader election, which is off.
+/// Drops the fields of coordinated leader election, a disabled feature.
 fn drop_disabled(lease: &mut Value, old: &Value) {
     let Some(spec) = lease.get_mut("spec").and_then(Value::as_object_mut) else {
         return;
@@ -52,7 +52,7 @@ fn spec(spec: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// ValidateCoordinatedLeaseStrategy, which names the field twice.
+/// ValidateCoordinatedLeaseStrategy, whose paths contain the field twice.
 fn strategy(strategy: At<'_>, errors: &mut Errors) {
     let twice = strategy.path.field("strategy");
     let strategy = At {

@@ -92,13 +92,13 @@ fn status(status: At<'_>, old: &Value, errors: &mut Errors) {
     }
 }
 
-/// Whether text is a resourceVersion: digits that do not begin with zero.
+/// Whether the text is a resourceVersion: digits without leading zeros.
 fn is_version(text: &str) -> bool {
     !text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit())
 }
 
 impl At<'_> {
-    /// Rejects text that `check` finds wrong, all that is wrong in one refusal.
+    /// Reports all that `check` finds in one error.
     fn checked_at_once(&self, check: fn(&str) -> Wrong, errors: &mut Errors) {
         let wrong = check(self.str());
         if !wrong.is_empty() {

@@ -1,4 +1,4 @@
-//! Kinds that extend or coordinate servers: leases, admission registrations, API services, definitions, migrations.
+//! Kinds that extend or coordinate servers: leases, admission registration, API services, definitions, migrations.
 
 use crate::resources::Rules;
 

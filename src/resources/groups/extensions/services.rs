@@ -106,7 +106,7 @@ fn validate(object: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// The name says version and group.
+/// The name consists of version and group.
 fn name(object: At<'_>, errors: &mut Errors) {
     let (meta, spec) = (object.field("metadata"), object.value.at("spec"));
     let required = format!("{}.{}", spec.str("version"), spec.str("group"));
@@ -125,7 +125,7 @@ fn name(object: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// How many bytes base64 text stands for.
+/// The decoded length of base64 text, in bytes.
 fn base64_len(text: &str) -> usize {
     let padding = text.bytes().rev().take_while(|&b| b == b'=').count();
     (text.len() / 4 * 3).saturating_sub(padding)

@@ -12,7 +12,7 @@ fn a_local_api_service_is_available_at_once_and_named_by_version_and_group() {
         (available.str("status"), available.str("reason")),
         ("True", "Local")
     );
-    // A trial puts everything into a namespace.
+    // The group is cluster-scoped, but a trial sets a namespace.
     assert_eq!(refused, Vec::<String>::new());
     let refused = trial.refusals(&format!(r#"{{"metadata":{{"name":"other"}},{spec}}}"#));
     assert_eq!(

@@ -6,11 +6,11 @@ use crate::resources::groups::core::pods::defaults;
 use crate::resources::{Printing, Rules, metadata};
 use crate::schema::Value;
 
-/// The most queues of a level.
+/// The maximum number of queues of a level.
 const QUEUES: i64 = 10_000_000;
-/// How many bits of a hash there are to choose queues with.
+/// The number of bits of a hash for choosing queues.
 const HASH_BITS: i64 = 60;
-/// By which older versions kept a zero.
+/// The annotation with which older versions kept zero shares.
 const ZERO_SHARES: &str = "flowcontrol.k8s.io/v1beta3-preserve-zero-concurrency-shares";
 
 /// The rules of priority level configurations.
@@ -64,7 +64,7 @@ fn fixed(level: At<'_>, errors: &mut Errors) {
     let spec = level.field("spec");
     let mut have = spec.value.clone();
     let except = if name == "exempt" {
-        // How much the exempt lend is the administrator's to say.
+        // `spec.exempt` is the administrator's choice.
         have.set("exempt", want.at("exempt"));
         " except the 'spec.exempt' field"
     } else {
@@ -158,12 +158,12 @@ fn queuing(queuing: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// How many bits it takes to deal a hand off a deck.
+/// How many bits it takes to deal a hand from a deck.
 fn entropy(deck: i64, hand: i64) -> i64 {
     ((deck as f64).log2() * hand as f64).ceil() as i64
 }
 
-/// Each type has settings of its own and no others.
+/// Each type has its own settings and no others.
 fn declared(spec: At<'_>, errors: &mut Errors) {
     let (kind, limited) = (spec.field("type"), spec.field("limited"));
     if kind.str() != "Exempt" {
@@ -189,7 +189,7 @@ fn declared(spec: At<'_>, errors: &mut Errors) {
 }
 
 impl At<'_> {
-    /// Rejects the absence of a struct, be it empty.
+    /// Requires a struct, even an empty one.
     fn required_there(&self, errors: &mut Errors) {
         if self.is_absent() {
             errors.required(self.path, "");

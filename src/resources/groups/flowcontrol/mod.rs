@@ -13,7 +13,7 @@ use crate::meta::{At, Errors};
 use crate::resources::{Generation, MetaOnStatus, Rules, StatusRules};
 use crate::schema::Value;
 
-/// The names of the objects that every cluster has, and has as they are.
+/// The names of mandatory objects, whose specs are fixed.
 const MANDATORY: [&str; 2] = ["exempt", "catch-all"];
 
 /// What both kinds have in common.
@@ -36,7 +36,7 @@ pub(super) fn rules(plural: &str) -> Rules {
     }
 }
 
-/// The spec that an object must have because of its name.
+/// The fixed spec of a mandatory object.
 fn mandatory(kind: &str, object: &Value) -> Option<&'static Value> {
     let name = object.at("metadata").str("name");
     if !MANDATORY.contains(&name) {
@@ -49,7 +49,7 @@ fn mandatory(kind: &str, object: &Value) -> Option<&'static Value> {
     Some(found.at("spec"))
 }
 
-/// Each type of condition once, and said.
+/// Validates that each condition type occurs once and is set.
 fn conditions(object: At<'_>, errors: &mut Errors) {
     let status = object.field("status");
     let mut known = BTreeSet::new();
@@ -63,12 +63,12 @@ fn conditions(object: At<'_>, errors: &mut Errors) {
 }
 
 impl At<'_> {
-    /// Whether this list holds `*`.
+    /// Whether the list contains `*`.
     fn has_wildcard(&self) -> bool {
         self.list().iter().any(|item| item.as_str() == Some("*"))
     }
 
-    /// Rejects an empty list, and other items beside `*`; answers whether the items are to be validated.
+    /// Rejects an empty list, and other items beside `*`. Returns whether to validate the items.
     fn all_or_some(&self, missing: &str, what: &str, errors: &mut Errors) -> bool {
         if !self.required(missing, errors) {
             return false;

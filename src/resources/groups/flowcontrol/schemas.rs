@@ -6,7 +6,7 @@ use crate::resources::groups::core::pods::defaults;
 use crate::resources::{Printing, Rules, metadata};
 use crate::schema::{Value, internal};
 
-/// The last precedence.
+/// The highest precedence value.
 const LAST: i64 = 10_000;
 /// Verbs, sorted.
 const VERBS: &[&str] = &[
@@ -118,7 +118,7 @@ fn rule(rule: At<'_>, errors: &mut Errors) {
     paths.items().for_each(|it| path_rule(it, errors));
 }
 
-/// The kinds of subjects: the kind, its field, and what it is called.
+/// Kinds of subjects, their fields, and their descriptions in errors.
 const SUBJECTS: [(&str, &str); 3] = [
     ("ServiceAccount", "serviceAccount"),
     ("User", "user"),
@@ -150,7 +150,7 @@ fn subject(subject: At<'_>, errors: &mut Errors) {
             }
         }
     }
-    // Of the others, upstream tells first of accounts except a user, where it tells of them first, too.
+    // Upstream's order of errors about the fields of other kinds.
     let order: [&str; 2] = match *known {
         "ServiceAccount" => ["user", "group"],
         "User" => ["serviceAccount", "group"],
@@ -224,7 +224,7 @@ fn path_rule(rule: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// A path, or all that begin with it: ValidateNonResourceURLPath.
+/// A path, or a prefix of paths: ValidateNonResourceURLPath.
 fn path(url: At<'_>, errors: &mut Errors) {
     let text = url.str();
     let wildcards = text.matches('*').count();

@@ -31,7 +31,7 @@ fn what_every_cluster_has_is_accepted_as_it_is_and_not_otherwise() {
                     .any(|why| why.ends_with("must equal the fixed value")),
             );
         }
-        // An administrator may say what the exempt level lends.
+        // Of the exempt level, the field `exempt` may be changed.
         assert_eq!(fixed, if kind == "FlowSchema" { 2 } else { 1 }, "{kind}");
     }
 }

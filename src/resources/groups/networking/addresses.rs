@@ -12,7 +12,7 @@ pub(super) const ADDRESSES: Rules = Rules {
         let spec = object.field("spec");
         let parent = spec.field("parentRef");
         reference(parent, errors);
-        // Declared rules come last.
+        // Upstream reports declarative validation last.
         if parent.is_absent() {
             errors.required(parent.path, "");
         } else {
@@ -49,7 +49,7 @@ pub(super) const ADDRESSES: Rules = Rules {
         ]
     }),
     naming: Naming {
-        // An address is a name that nothing can be added to.
+        // Nothing can be appended to an address, so generateName is used as it is.
         generate: str::to_owned,
         validate: |name, _| addresses::ip(name),
     },
@@ -68,7 +68,7 @@ fn reference(parent: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// The rules of ranges of addresses.
+/// The rules of service CIDRs.
 pub(super) const RANGES: Rules = Rules {
     validate: |object, old, _, errors| {
         let spec = object.field("spec");
@@ -118,7 +118,7 @@ fn ranges(spec: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// A second range may be added; nothing else changes.
+/// Only a second range may be added.
 fn update(spec: At<'_>, old: &Value, errors: &mut Errors) {
     let (list, old) = (spec.field("cidrs"), old.list("cidrs"));
     let same = |item: At<'_>, was: &Value, errors: &mut Errors| item.immutable(was, errors);

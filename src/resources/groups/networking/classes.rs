@@ -5,7 +5,7 @@ use crate::meta::{At, Errors, names, table};
 use crate::resources::groups::core::pods::defaults;
 use crate::resources::{Generation, Printing, Rules, metadata};
 
-/// The longest name of a controller, in bytes.
+/// The maximum length of a controller's name, in bytes.
 const CONTROLLER_MAX: usize = 250;
 
 /// The rules of ingress classes.
@@ -104,7 +104,7 @@ fn parameters(at: At<'_>, errors: &mut Errors) {
         Some("Cluster") => namespace.forbid("`parameters.scope` is set to 'Cluster'", errors),
         Some(_) => scope.one_of(&["Cluster", "Namespace"], errors),
     }
-    // Declared rules come last.
+    // Upstream reports declarative validation last.
     for field in ["kind", "name"] {
         at.field(field).required("", errors);
     }

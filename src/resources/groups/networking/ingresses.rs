@@ -65,7 +65,7 @@ pub(super) const RULES: Rules = Rules {
     ..Rules::DEFAULT
 };
 
-/// Validates the name of a host that a load balancer is reached by.
+/// Validates a load balancer's host name.
 pub(in crate::resources::groups) fn host_name(host: At<'_>, errors: &mut Errors) {
     host.checked_if_said(names::dns1123_subdomain, errors);
     if addresses::parse_ip(host.str()).is_some() {
@@ -122,8 +122,8 @@ fn hosts(wild: bool) -> fn(&str) -> Vec<String> {
     }
 }
 
-/// Whether a rule for many hosts was let pass though its paths are none; upstream asks that of the names of services by
-/// the stricter rule that held for them once.
+/// Whether the old object had invalid paths in a rule with a wildcard host. For the names of services upstream uses an
+/// older, stricter check here.
 fn had_bad_wildcard(spec: &Value) -> bool {
     let named_anew = |rule: &Value| {
         let paths = rule.at("http").list("paths").iter();
@@ -213,7 +213,7 @@ fn backend(at: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Addresses of a load balancer as rows show them, sorted.
+/// The addresses of a load balancer as shown in rows, sorted.
 pub(in crate::resources::groups) fn balancers(status: &Value) -> String {
     let points: BTreeSet<&str> = status
         .at("loadBalancer")
@@ -237,7 +237,7 @@ fn cells(object: &Value, now: i64) -> Vec<Value> {
         .filter(|host| !host.is_empty())
         .take(HOSTS)
         .collect();
-    // Upstream counts rules once it has shown three hosts.
+    // After three hosts upstream counts rules instead.
     let seen_at = rules
         .iter()
         .scan(0, |seen, rule| {

@@ -9,7 +9,7 @@ use crate::resources::{Generation, Printing, Rules};
 use crate::schema::Value;
 use crate::value;
 
-/// The two directions: their rules, and where a rule lists its peers.
+/// The directions: the field with rules, and the field of a rule with peers.
 const DIRECTIONS: [(&str, &str); 2] = [("ingress", "from"), ("egress", "to")];
 
 /// The rules of network policies.
@@ -68,7 +68,7 @@ pub(super) const RULES: Rules = Rules {
     ..Rules::DEFAULT
 };
 
-/// The blocks of addresses in a spec, with their paths.
+/// The IP blocks in a spec, and their paths.
 fn blocks(spec: &Value) -> Vec<(String, &Value)> {
     let mut blocks = Vec::new();
     for (direction, peers) in DIRECTIONS {
@@ -108,7 +108,7 @@ fn spec(spec: At<'_>, old: Option<&Value>, errors: &mut Errors) {
             kind.one_of(&["Ingress", "Egress"], errors);
         }
     }
-    // Declared rules come last.
+    // Upstream reports declarative validation last.
     for (direction, peers) in DIRECTIONS {
         for rule in spec.field(direction).items() {
             for peer in rule.field(peers).items() {

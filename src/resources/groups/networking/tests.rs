@@ -2,7 +2,7 @@ use crate::resources::groups::trial::Trial;
 use crate::schema::json;
 use crate::value;
 
-/// The refusals of an object, except those about metadata.
+/// The errors about an object, except those about metadata.
 fn refusals(group: &str, plural: &str, body: &str) -> Vec<String> {
     let told = Trial::of(group, plural).refusals(body);
     told.into_iter()

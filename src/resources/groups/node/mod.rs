@@ -39,7 +39,7 @@ const RUNTIME_CLASSES: Rules = Rules {
         );
         let scheduling = class.field("scheduling");
         self::scheduling(scheduling, errors);
-        // What is declared is told last; of a change, only that it is none, and what is missing.
+        // Upstream reports declarative validation last; for a changed handler only that it is immutable or missing.
         if changed {
             errors.invalid(handler.path, Value::Null, "field is immutable");
         }

@@ -10,7 +10,7 @@ use crate::value;
 #[cfg(test)]
 mod tests;
 
-/// The label by which selectors of v1beta1 selected everything or nothing; v1 has no use for it.
+/// The label with which selectors of v1beta1 selected everything or nothing; v1 does not use it.
 const V1BETA1_LABEL: &str = "pdb.kubernetes.io/deprecated-v1beta1-empty-selector-match";
 
 /// The rules of a resource of this group.
@@ -29,7 +29,7 @@ const POD_DISRUPTION_BUDGETS: Rules = Rules {
     prepare_update: |budget, old, _| {
         let (spec, was) = (budget.at("spec"), old.at("spec"));
         let kept = spec.at("selector") == was.at("selector");
-        // The label counts, though it is then taken out.
+        // The label counts as a change, although it is removed then.
         if !same_as("policy.PodDisruptionBudgetSpec", spec, was) {
             set_generation(budget, old.at("metadata").int("generation") + 1);
         }
@@ -103,7 +103,7 @@ fn spec(spec: At<'_>, any_value: bool, errors: &mut Errors) {
         .one_of_if_there(&["AlwaysAllow", "IfHealthyBudget"], errors);
 }
 
-/// Takes the label of v1beta1 out of a selector that holds more than it.
+/// Removes v1beta1's label from a selector that also contains something else.
 fn strip(budget: &mut Value) {
     let Some(selector) = budget
         .get_mut("spec")

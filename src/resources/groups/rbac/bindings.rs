@@ -49,7 +49,7 @@ fn validate(binding: At<'_>, old: Option<At<'_>>, kinds: &[&str], errors: &mut E
     let name = reference.field("name");
     reference.field("apiGroup").one_of(&[GROUP], errors);
     reference.field("kind").one_of(kinds, errors);
-    // What is declared is told last; of a changed reference nothing but the change is declared.
+    // Upstream reports declarative validation last; for a changed reference only that it is immutable.
     if changed {
         name.required("", errors);
     }

@@ -8,7 +8,7 @@ mod tests;
 use crate::meta::names;
 use crate::resources::{Naming, Rules};
 
-/// The group's name, which role references and subjects name too.
+/// The API group, which also occurs in role references and subjects.
 const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// What all four kinds have in common.

@@ -48,7 +48,7 @@ pub(super) const CLUSTER_ROLES: Rules = Rules {
     ..COMMON
 };
 
-/// ValidatePolicyRule of each rule, except what is declared.
+/// ValidatePolicyRule for each rule, except declarative validation.
 fn policy_rules(rules: At<'_>, namespaced: bool, errors: &mut Errors) {
     for rule in rules.items() {
         let (urls, groups) = (rule.field("nonResourceURLs"), rule.field("apiGroups"));
@@ -74,7 +74,7 @@ fn policy_rules(rules: At<'_>, namespaced: bool, errors: &mut Errors) {
     }
 }
 
-/// The declared part: what is declared is told last.
+/// Declarative validation, which upstream reports last.
 fn verbs(rules: At<'_>, errors: &mut Errors) {
     for rule in rules.items() {
         rule.field("verbs").required("", errors);

@@ -10,11 +10,11 @@ use crate::schema::{Value, json};
 
 /// The effects of a device taint.
 const EFFECTS: [&str; 3] = ["NoExecute", "NoSchedule", "None"];
-/// How long the driver's part of a name may be.
+/// The maximum length of a name's domain.
 const DOMAIN: usize = 63;
-/// How long the other part may be.
+/// The maximum length of a name without its domain.
 const ID: usize = 32;
-/// How much JSON a driver's parameters may be, in bytes.
+/// The maximum size of a driver's parameters as JSON, in bytes.
 const PARAMETERS: usize = 10 * 1024;
 
 /// Rejects a list of more than `max` items. Returns whether it is short enough to look at its items.
@@ -26,7 +26,7 @@ pub(super) fn few(list: At<'_>, max: usize, errors: &mut Errors) -> bool {
     count <= max
 }
 
-/// Rejects items whose key was there before; they are shown as they are.
+/// Rejects items with a key that occurred before; errors show the whole item.
 pub(super) fn unique<'a, K: Ord>(list: At<'a>, key: impl Fn(&'a Value) -> K, errors: &mut Errors) {
     let mut seen = BTreeSet::new();
     for (index, item) in list.list().iter().enumerate() {
@@ -36,12 +36,12 @@ pub(super) fn unique<'a, K: Ord>(list: At<'a>, key: impl Fn(&'a Value) -> K, err
     }
 }
 
-/// Rejects texts that were there before.
+/// Rejects repeated strings.
 pub(super) fn unique_texts(list: At<'_>, errors: &mut Errors) {
     unique(list, |item| item.as_str().unwrap_or_default(), errors);
 }
 
-/// The name of a driver as declared rules judge it.
+/// Declarative validation of a driver's name.
 pub(super) fn declared_driver(driver: At<'_>, errors: &mut Errors) {
     if driver.required("", errors) {
         driver.checked(names::long_name_caseless, errors);
@@ -52,7 +52,7 @@ pub(super) fn declared_driver(driver: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// The name of a pool of devices.
+/// Validates the name of a pool.
 pub(super) fn pool_name(pool: At<'_>, errors: &mut Errors) {
     if pool.required("", errors) {
         pool.at_most(253, errors);
@@ -64,7 +64,7 @@ pub(super) fn pool_name(pool: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// The name of a pool of devices as declared rules judge it.
+/// Declarative validation of the name of a pool.
 pub(super) fn declared_pool_name(pool: At<'_>, errors: &mut Errors) {
     if !pool.required("", errors) {
         return;
@@ -91,7 +91,7 @@ fn identifier(id: &str, at: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// The name of an attribute or capacity, perhaps behind a domain. The path is the whole map's.
+/// Validates the name of an attribute or capacity, which may have a domain. Errors have the path of the map.
 pub(super) fn qualified(name: &str, map: At<'_>, errors: &mut Errors) {
     match name.split('/').collect::<Vec<_>>()[..] {
         [id] => identifier(id, map, errors),
@@ -112,12 +112,12 @@ pub(super) fn qualified(name: &str, map: At<'_>, errors: &mut Errors) {
                 identifier(id, map, errors);
             }
         }
-        // Upstream lets all others pass.
+        // Upstream accepts all others.
         _ => {}
     }
 }
 
-/// A name that must have a domain, as declared rules judge it.
+/// Declarative validation of a name that must have a domain.
 pub(super) fn declared_full_name(name: At<'_>, errors: &mut Errors) {
     if name.is_absent() {
         return;
@@ -149,7 +149,7 @@ pub(super) fn declared_full_name(name: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Parameters that only a driver understands: a JSON object that is not too large.
+/// Validates a driver's parameters: a JSON object of limited size.
 pub(super) fn parameters(parameters: At<'_>, errors: &mut Errors) {
     match parameters.value {
         Value::Null => errors.required(parameters.path, ""),
@@ -165,7 +165,7 @@ pub(super) fn parameters(parameters: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// A driver's configuration.
+/// Validates a driver's configuration.
 pub(super) fn configuration(config: At<'_>, errors: &mut Errors) {
     let opaque = config.field("opaque");
     if opaque.is_absent() {
@@ -175,7 +175,7 @@ pub(super) fn configuration(config: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// What is declared of a driver's configuration.
+/// Declarative validation of a driver's configuration.
 pub(super) fn declared_configuration(config: At<'_>, errors: &mut Errors) {
     let opaque = config.field("opaque");
     if !opaque.is_absent() {
@@ -183,7 +183,7 @@ pub(super) fn declared_configuration(config: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// A list of selectors of devices. Their expressions are validated where they are evaluated.
+/// Validates device selectors. Their expressions are validated where they are evaluated.
 pub(super) fn selectors(list: At<'_>, errors: &mut Errors) {
     if list.list().len() > 32 {
         return;
@@ -198,7 +198,7 @@ pub(super) fn selectors(list: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// What a taint of devices says.
+/// Validates a device taint.
 pub(super) fn taint(taint: At<'_>, errors: &mut Errors) {
     taint.field("key").checked(names::qualified_name, errors);
     taint
@@ -206,12 +206,12 @@ pub(super) fn taint(taint: At<'_>, errors: &mut Errors) {
         .checked_if_said(names::label_value, errors);
 }
 
-/// What is declared of a taint of devices.
+/// Declarative validation of a device taint.
 pub(super) fn declared_taint(taint: At<'_>, errors: &mut Errors) {
     taint.field("effect").required_one_of(&EFFECTS, errors);
 }
 
-/// Tolerations of taints of devices.
+/// Validates tolerations of device taints.
 pub(super) fn tolerations(list: At<'_>, errors: &mut Errors) {
     for toleration in list.items() {
         let value = toleration.field("value");
@@ -225,7 +225,7 @@ pub(super) fn tolerations(list: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// What is declared of tolerations of taints of devices.
+/// Declarative validation of tolerations of device taints.
 pub(super) fn declared_tolerations(list: At<'_>, errors: &mut Errors) {
     for toleration in list.items() {
         toleration
@@ -241,7 +241,7 @@ pub(super) fn declared_tolerations(list: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// The conditions that a device is bound under, and those that it cannot be.
+/// Validates binding conditions and binding failure conditions.
 pub(super) fn binding_conditions(owner: At<'_>, errors: &mut Errors) {
     let (good, bad) = (
         owner.field("bindingConditions"),
@@ -274,13 +274,13 @@ pub(super) fn binding_conditions(owner: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// What is declared of those conditions.
+/// Declarative validation of those conditions.
 pub(super) fn declared_binding_conditions(owner: At<'_>, errors: &mut Errors) {
     few(owner.field("bindingConditions"), 4, errors);
     few(owner.field("bindingFailureConditions"), 4, errors);
 }
 
-/// Names of counters, which are the keys of a map.
+/// Declarative validation of counters' names, which are keys of a map.
 pub(super) fn declared_counters(counters: At<'_>, errors: &mut Errors) {
     if counters.required("", errors) {
         for (key, _) in counters.entries() {
@@ -291,12 +291,12 @@ pub(super) fn declared_counters(counters: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Rejects absent text, and text that a declared `check` finds wrong.
+/// Requires a name for which the declarative `check` finds no error.
 pub(super) fn declared_name(name: At<'_>, check: Check, errors: &mut Errors) {
     name.required_checked(check, errors);
 }
 
-/// At most one of these may be said: `{`a`, `b`}`.
+/// The fields of a union that are set, as shown in errors: `{`a`, `b`}`.
 pub(super) fn several(said: &[&str]) -> String {
     let names: Vec<String> = said.iter().map(|name| format!("`{name}`")).collect();
     quoted(&format!("{{{}}}", names.join(", ")))

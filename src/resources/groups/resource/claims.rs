@@ -9,7 +9,7 @@ use crate::resources::{Cx, Deletion, MetaOnStatus, Printing, Rules, StatusRules,
 use crate::schema::Value;
 use crate::schema::semantic::same_as;
 
-/// The label of a namespace in which claims may ask for administrative access.
+/// The label of namespaces in which claims may request admin access.
 const ADMIN: &str = "resource.kubernetes.io/admin-access";
 
 /// The rules of resource claims.
@@ -129,7 +129,7 @@ fn devices<'a>(object: &'a mut Value, path: &[&str]) -> Option<&'a mut Value> {
     spec.get_mut("devices")
 }
 
-/// Administrative access is for namespaces that say so.
+/// Admin access requires a label of the namespace.
 fn admin(devices: At<'_>, cx: &Cx<'_>, errors: &mut Errors) {
     let requests = devices.value.list("requests");
     let asks = requests
@@ -138,13 +138,13 @@ fn admin(devices: At<'_>, cx: &Cx<'_>, errors: &mut Errors) {
     let Some(index) = asks else {
         return;
     };
-    // Upstream names this path for all, without `exactly`.
+    // Upstream's path omits `exactly`.
     let root = Path::ROOT;
     let list = root.field("spec.devices.requests");
     may_have_admin(list.index(index).field("adminAccess"), cx, errors);
 }
 
-/// Rejects administrative access at `path` in a namespace that does not allow it.
+/// Rejects admin access at `path` if the namespace does not allow it.
 pub(super) fn may_have_admin(path: Path<'_>, cx: &Cx<'_>, errors: &mut Errors) {
     let namespace = cx.cluster.get("", "namespaces", "", cx.namespace);
     let allowed = namespace

@@ -41,7 +41,7 @@ pub(super) const CLASSES: Rules = Rules {
         }
     },
     naming: Naming {
-        // A declared rule, which comes behind those that are written out; a prefix is not judged.
+        // The name is validated declaratively, that is last; name prefixes are not validated.
         validate: |_, _| Vec::new(),
         ..Naming::DEFAULT
     },
@@ -50,7 +50,7 @@ pub(super) const CLASSES: Rules = Rules {
     ..Rules::DEFAULT
 };
 
-/// The name of an extended resource, as declared rules judge it.
+/// Declarative validation of the name of an extended resource.
 fn extended_resource(name: At<'_>, errors: &mut Errors) {
     if name.is_absent() {
         return;
@@ -137,7 +137,7 @@ pub(super) const TAINT_RULES: Rules = Rules {
     ..Rules::DEFAULT
 };
 
-/// When a taint came, which is now unless it says so.
+/// Sets the time of a taint to now if it is absent.
 pub(super) fn set_time(taint: &mut Value, cx: &Cx<'_>) {
     taint
         .object_mut()

@@ -1,4 +1,4 @@
-//! One device of a resource slice. Follows validateDevice of k8s.io/kubernetes/pkg/apis/resource/validation.
+//! A device of a resource slice. Follows validateDevice in k8s.io/kubernetes/pkg/apis/resource/validation.
 
 use super::{checks, slices};
 use crate::meta::errors::Reason;
@@ -16,7 +16,7 @@ const OPTIONS: usize = 10;
 const PLACES: &str = "exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when `perDeviceNodeSelection` is set to true in the ResourceSlice spec";
 const SINGLE: [&str; 4] = ["int", "bool", "string", "version"];
 
-/// Drops what belongs to features that are not on by default.
+/// Drops fields of features that are disabled by default.
 pub(super) fn drop_disabled(device: &mut Value) {
     device.remove("nodeAllocatableResources");
     for consumption in defaults::items(device, "consumesCounters") {
@@ -30,7 +30,7 @@ pub(super) fn drop_disabled(device: &mut Value) {
     }
 }
 
-/// Validates a device; `per_device` tells whether each device says where it is.
+/// Validates a device; `per_device` is whether each device specifies its nodes.
 pub(super) fn device(device: At<'_>, old: Option<&Value>, per_device: bool, errors: &mut Errors) {
     device.field("name").checked(names::dns1123_label, errors);
     let (attributes, capacity) = (device.field("attributes"), device.field("capacity"));
@@ -96,7 +96,7 @@ fn attribute(attribute: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Whether text is a version as semver.org has it: `1.2.3-rc.1+build`.
+/// Whether the text is a semantic version: `1.2.3-rc.1+build`.
 fn is_semantic(text: &str) -> bool {
     let number = |part: &str| {
         part == "0"
@@ -123,7 +123,7 @@ fn is_semantic(text: &str) -> bool {
         && build.is_none_or(|build| build.split('.').all(word))
 }
 
-/// What can be asked of a capacity that several share.
+/// Validates the policy for requests of a shared capacity.
 fn policy(policy: At<'_>, capacity: &Value, errors: &mut Errors) {
     let most = quantity(capacity.at("value"));
     let (values, range) = (policy.field("validValues"), policy.field("validRange"));
@@ -148,7 +148,7 @@ fn policy(policy: At<'_>, capacity: &Value, errors: &mut Errors) {
     }
 }
 
-/// A quantity that was decoded, and so is one.
+/// A quantity; decoding has validated it.
 fn quantity(value: &Value) -> Quantity {
     Quantity::parse(value.as_str().unwrap_or("0"))
         .unwrap_or_else(|_| Quantity::units(0, Form::Decimal))
@@ -268,7 +268,7 @@ fn range(range: At<'_>, default: &Quantity, most: &Quantity, errors: &mut Errors
     }
     if usable {
         for value in [Some(default), max.as_ref()].into_iter().flatten() {
-            // Between zero and the largest integer, as validated above.
+            // Both are between zero and the largest integer, as validated above.
             let away = i128::from(value.value()) - i128::from(min.value());
             if away % i128::from(step.value().max(1)) != 0 {
                 let why = format!("value is not a multiple of a given step ({step}) from ({min})");
@@ -312,7 +312,7 @@ fn places(device: At<'_>, per_device: bool, errors: &mut Errors) {
     slices::one_place(device.path, &said, PLACES, "", errors);
 }
 
-/// What is declared of a device.
+/// Declarative validation of a device.
 pub(super) fn declared(device: At<'_>, errors: &mut Errors) {
     let attributes = device.field("attributes");
     for (_, attribute) in attributes.entries() {
@@ -333,7 +333,7 @@ pub(super) fn declared(device: At<'_>, errors: &mut Errors) {
     checks::declared_binding_conditions(device, errors);
 }
 
-/// An attribute has one value.
+/// Requires exactly one value of an attribute.
 fn union(attribute: At<'_>, errors: &mut Errors) {
     const ALL: &str = "`int`, `bool`, `string`, `version`, `ints`, `bools`, `strings`, `versions`";
     let said: Vec<&str> = SINGLE

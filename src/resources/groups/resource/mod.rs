@@ -1,4 +1,4 @@
-//! Kinds of the group `resource.k8s.io`: devices, and claims on them.
+//! Kinds of the group `resource.k8s.io`: devices and device claims.
 
 use crate::resources::Rules;
 

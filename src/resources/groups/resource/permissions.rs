@@ -11,7 +11,7 @@ use crate::meta::{At, Errors};
 use crate::resources::Cx;
 use crate::schema::{Value, json};
 
-/// Validates a change of the status.
+/// Checks the permissions for a change of the status.
 pub(super) fn judge(status: At<'_>, old: &Value, cx: &Cx<'_>, errors: &mut Errors) {
     let new = status.value;
     let changed = |member: &str| new.at(member) != old.at(member);
@@ -46,7 +46,7 @@ pub(super) fn judge(status: At<'_>, old: &Value, cx: &Cx<'_>, errors: &mut Error
     }
 }
 
-/// Whether one of the verbs is allowed; the refusal of the first, if none is.
+/// Requires permission for one of the verbs; otherwise reports the first one as forbidden.
 fn may(
     cx: &Cx<'_>,
     verbs: &[String],
@@ -66,7 +66,7 @@ fn may(
             name,
             ..Attributes::default()
         };
-        // Without an authorizer nothing is written.
+        // Nothing is written without an authorizer.
         match cx
             .authorizer
             .map(|authorizer| authorizer.authorize(cx.user, &wants))
@@ -80,7 +80,7 @@ fn may(
     first.map_or(Ok(()), Err)
 }
 
-/// The drivers whose devices have another state than before, or none any more.
+/// The drivers of devices whose status was changed or removed.
 fn drivers<'a>(new: &'a Value, old: &'a Value) -> BTreeSet<&'a str> {
     let (new, old) = (new.list("devices"), old.list("devices"));
     // In canonical form, equal values are written alike.
@@ -97,7 +97,7 @@ fn drivers<'a>(new: &'a Value, old: &'a Value) -> BTreeSet<&'a str> {
         .collect()
 }
 
-/// Whether who asks is a service account on the one node that the claim is allocated for.
+/// Whether the user is a service account on the only node for which the claim is allocated.
 fn is_on_node(cx: &Cx<'_>, allocation: &Value) -> bool {
     const NODE: &str = "authentication.kubernetes.io/node-name";
     let terms = allocation.at("nodeSelector").list("nodeSelectorTerms");

@@ -12,7 +12,7 @@ const MODES: [&str; 2] = ["All", "ExactCount"];
 const NO_REQUEST: &str = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
 const ONE_KIND: &str = "exactly one of `exactly` or `firstAvailable` is required";
 
-/// Each request that names a class: `exactly`, and the items of `firstAvailable`.
+/// Calls `change` with each request for a class: `exactly`, and the items of `firstAvailable`.
 fn each(devices: &mut Value, mut change: impl FnMut(&mut Value)) {
     for request in defaults::items(devices, "requests") {
         if let Some(exactly) = request.get_mut("exactly") {
@@ -22,7 +22,7 @@ fn each(devices: &mut Value, mut change: impl FnMut(&mut Value)) {
     }
 }
 
-/// Fills in modes, counts and operators.
+/// Sets the defaults of modes, counts and operators.
 pub(super) fn set_defaults(devices: &mut Value) {
     each(devices, |request| {
         defaults::text(request, "allocationMode", "ExactCount");
@@ -35,14 +35,14 @@ pub(super) fn set_defaults(devices: &mut Value) {
     });
 }
 
-/// Drops what belongs to features that are not on by default.
+/// Drops fields of features that are disabled by default.
 pub(super) fn drop_disabled(devices: &mut Value) {
     each(devices, |request| {
         request.remove("derivedAttributes");
     });
 }
 
-/// Validates a reference to a request of the claim whose `devices` these are.
+/// Validates a reference to a request in the claim with these `devices`.
 pub(super) fn reference(name: At<'_>, devices: &Value, errors: &mut Errors) {
     let parts: Vec<&str> = name.str().split('/').collect();
     if parts.len() <= 2 {
@@ -52,7 +52,7 @@ pub(super) fn reference(name: At<'_>, devices: &Value, errors: &mut Errors) {
             }
         }
     }
-    // Of two requests of one name the last counts.
+    // Of several requests with this name, upstream uses the last.
     let mut requests = devices.list("requests").iter();
     let found = requests.rfind(|request| request.str("name") == parts[0]);
     let known = match parts[..] {
@@ -68,7 +68,7 @@ pub(super) fn reference(name: At<'_>, devices: &Value, errors: &mut Errors) {
     }
 }
 
-/// Validates references to requests of a claim.
+/// Validates references to requests in a claim.
 pub(super) fn references(list: At<'_>, devices: &Value, errors: &mut Errors) {
     if list.list().len() <= REQUESTS {
         list.items()
@@ -76,7 +76,7 @@ pub(super) fn references(list: At<'_>, devices: &Value, errors: &mut Errors) {
     }
 }
 
-/// What is declared of references to requests.
+/// Declarative validation of references to requests.
 pub(super) fn declared_references(list: At<'_>, errors: &mut Errors) {
     if checks::few(list, REQUESTS, errors) {
         checks::unique_texts(list, errors);
@@ -138,7 +138,7 @@ fn request(request: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// What `exactly` and the items of `firstAvailable` have in common.
+/// Validates what `exactly` and the items of `firstAvailable` have in common.
 fn wanted(request: At<'_>, errors: &mut Errors) {
     checks::selectors(request.field("selectors"), errors);
     let count = request.field("count");
@@ -156,7 +156,7 @@ fn wanted(request: At<'_>, errors: &mut Errors) {
     checks::tolerations(request.field("tolerations"), errors);
 }
 
-/// What is declared of the `devices` of a claim.
+/// Declarative validation of the `devices` of a claim.
 pub(super) fn declared(devices: At<'_>, errors: &mut Errors) {
     let requests = devices.field("requests");
     if checks::few(requests, REQUESTS, errors) {

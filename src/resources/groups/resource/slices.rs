@@ -1,6 +1,5 @@
 //! ResourceSlices: the devices of a driver. Follows k8s.io/kubernetes/pkg/registry/resource/resourceslice/strategy.go
-//! and
-//! pkg/apis/resource/validation.
+//! and pkg/apis/resource/validation.
 
 use super::{checks, classes, devices};
 use crate::meta::errors::{Path, Reason};
@@ -16,7 +15,7 @@ use crate::schema::semantic::same_as;
 
 const COUNTER_SETS: usize = 8;
 const COUNTERS: usize = 32;
-/// The fields of which a slice has one.
+/// The fields of which a slice has exactly one.
 const PLACES: &str =
     "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
 
@@ -35,7 +34,7 @@ pub(super) const RULES: Rules = Rules {
         drop_disabled(slice);
     },
     prepare_update: |slice, old, _| {
-        // What is dropped counts as a change.
+        // Dropped fields count as changes.
         if !same_as(
             "resource.ResourceSliceSpec",
             slice.at("spec"),
@@ -101,7 +100,7 @@ fn set_generation(slice: &mut Value, generation: i64) {
     meta.insert("generation", generation);
 }
 
-/// Drops what belongs to features that are not on by default.
+/// Drops fields of features that are disabled by default.
 fn drop_disabled(slice: &mut Value) {
     let Some(spec) = slice.get_mut("spec") else {
         return;
@@ -170,7 +169,7 @@ fn spec(spec: At<'_>, old: Option<&Value>, errors: &mut Errors) {
     }
 }
 
-/// The limit of counters is not declared.
+/// Rejects too many counters, which upstream does not validate declaratively.
 pub(super) fn too_many_counters(counters: At<'_>, errors: &mut Errors) {
     let count = counters.entries().count();
     if count > COUNTERS {
@@ -178,7 +177,7 @@ pub(super) fn too_many_counters(counters: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Where devices can be reached from: one of four fields says it.
+/// Requires exactly one of the four fields that specify the nodes.
 fn places(spec: At<'_>, errors: &mut Errors) {
     let mut said = Vec::new();
     let node = spec.field("nodeName");
@@ -217,7 +216,7 @@ fn places(spec: At<'_>, errors: &mut Errors) {
     );
 }
 
-/// Rejects none of some fields, and several.
+/// Requires exactly one of some fields.
 pub(super) fn one_place(
     path: Path<'_>,
     said: &[&str],

@@ -18,7 +18,7 @@ const RESERVED: usize = 256;
 const SOURCES: [&str; 2] = ["FromClaim", "FromClass"];
 const BAD_UID: &str = "must be a lowercase UUID in 8-4-4-4-12 format";
 
-/// Driver, pool, device and share: what tells devices apart.
+/// Driver, pool, device and share, which identify a device.
 pub(super) type Device<'a> = [&'a str; 4];
 
 pub(super) fn device_of(item: &Value) -> Device<'_> {
@@ -30,7 +30,7 @@ fn allocated(claim: &Value) -> HashSet<Device<'_>> {
     devices.list("results").iter().map(device_of).collect()
 }
 
-/// Fills in the operators of tolerations.
+/// Sets the default operators of tolerations.
 pub(super) fn set_defaults(claim: &mut Value) {
     let devices = ["status", "allocation", "devices"]
         .iter()
@@ -44,7 +44,7 @@ pub(super) fn set_defaults(claim: &mut Value) {
     }
 }
 
-/// Drops what is not on by default, and what drivers said of devices that were given back.
+/// Drops fields of disabled features, and the status of devices that are not allocated any more.
 pub(super) fn prepare(claim: &mut Value, old: &Value) {
     let kept = allocated(claim);
     let gone: Vec<[String; 4]> = allocated(old)
@@ -71,7 +71,7 @@ pub(super) fn prepare(claim: &mut Value, old: &Value) {
     }
 }
 
-/// Validates the status that takes the place of `old`'s.
+/// Validates the status that replaces that of `old`.
 pub(super) fn validate(claim: At<'_>, old: At<'_>, cx: &Cx<'_>, errors: &mut Errors) {
     let (status, before) = (claim.field("status"), old.value.at("status"));
     let devices = claim.value.path(&["spec", "devices"]);
@@ -223,7 +223,7 @@ fn declared_allocation(allocation: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// The share of a device, which is a UUID in lower case.
+/// Validates the share of a device, a lower-case UUID.
 fn share(share: At<'_>, errors: &mut Errors) {
     let Some(text) = share.value.as_str() else {
         return;

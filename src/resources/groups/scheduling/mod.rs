@@ -9,11 +9,11 @@ use crate::schema::Value;
 #[cfg(test)]
 mod tests;
 
-/// The highest priority that a user may give.
+/// The highest priority of user-defined classes.
 const HIGHEST_OF_USERS: i64 = 1_000_000_000;
-/// What names of system classes begin with.
+/// The prefix of system classes' names.
 const SYSTEM: &str = "system-";
-/// System classes, and their priority.
+/// The system classes and their priorities.
 const SYSTEM_CLASSES: [(&str, i64); 2] = [
     ("system-node-critical", 2_000_001_000),
     ("system-cluster-critical", 2_000_000_000),
@@ -89,7 +89,7 @@ fn create(class: At<'_>, errors: &mut Errors) {
         .required_one_of(&["PreemptLowerPriority", "Never"], errors);
 }
 
-/// Whether a class is one of the system's, as it must be.
+/// Whether a class equals one of the system classes.
 fn known(class: &Value) -> Result<(), String> {
     let name = class.at("metadata").str("name");
     let Some((_, value)) = SYSTEM_CLASSES.iter().find(|(known, _)| *known == name) else {

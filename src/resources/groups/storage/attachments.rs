@@ -7,9 +7,9 @@ use crate::resources::groups::core::pods::validate::sources::driver_name;
 use crate::resources::groups::core::volumes;
 use crate::resources::{Deletion, MetaOnStatus, Printing, Rules, StatusRules, metadata};
 
-/// The most that the keys and values of attachmentMetadata may hold, in bytes.
+/// The maximum total size of attachmentMetadata, in bytes.
 const METADATA_SIZE: usize = 256 << 10;
-/// The longest message of an error, in bytes.
+/// The maximum length of an error message, in bytes.
 const MESSAGE_SIZE: usize = 1024;
 const ONE_SOURCE: &str = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
 
@@ -28,7 +28,7 @@ pub(super) const RULES: Rules = Rules {
     validate: |object, old, cx, errors| {
         metadata::again(object, old, cx, errors);
         let spec = object.field("spec");
-        // Declarative validation comes last, and not at all to a spec that may not change.
+        // Upstream reports declarative validation last, and skips it for the immutable spec.
         let Some(old) = old else {
             self::object(object, errors);
             return declared(spec, errors);

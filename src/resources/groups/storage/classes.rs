@@ -8,9 +8,9 @@ use crate::resources::groups::core::pods::defaults;
 use crate::resources::groups::core::pods::warnings::old_label;
 use crate::resources::{Deletion, Printing, Rules, metadata};
 
-/// The most parameters that a class may have.
+/// The maximum number of parameters of a class.
 const PARAMETERS: usize = 512;
-/// The most that their keys and values may hold together, in bytes.
+/// The maximum total size of parameters, in bytes.
 const PARAMETERS_SIZE: usize = 256 << 10;
 
 /// The rules of storage classes.
@@ -102,7 +102,7 @@ fn validate(class: At<'_>, old: Option<At<'_>>, errors: &mut Errors) {
         mode.one_of(&["Immediate", "WaitForFirstConsumer"], errors);
     }
     topologies(class.field("allowedTopologies"), errors);
-    // Declared rules come last.
+    // Upstream reports declarative validation last.
     let changed = |name: &str| old.map(|old| old.value.at(name));
     driver.required("", errors);
     for name in [

@@ -9,13 +9,13 @@ use crate::resources::groups::core::pods::validate::sources::driver_name;
 use crate::resources::{Deletion, MetaOnStatus, Printing, Rules, StatusRules, metadata};
 use crate::schema::Value;
 
-/// The longest identity of a node, in bytes.
+/// The maximum length of a node ID, in bytes.
 const NODE_ID_SIZE: usize = 256;
 
 /// The rules of CSI nodes.
 pub(super) const RULES: Rules = Rules {
     status: StatusRules {
-        // A gate that is off: nothing but the name of a node's health is kept.
+        // Node health is a disabled feature: kept only if the old object has it.
         prepare: |new, old, _| {
             if old.at("status").list("storageHealth").is_empty()
                 && let Some(status) = new.get_mut("status")
@@ -60,7 +60,7 @@ pub(super) const RULES: Rules = Rules {
     ..Rules::DEFAULT
 };
 
-/// A driver without what may change.
+/// A driver without its mutable fields.
 fn fixed(driver: &Value) -> Value {
     let mut driver = driver.clone();
     driver.remove("allocatable");

@@ -3,7 +3,7 @@ use crate::resources::groups::trial::Trial;
 use crate::resources::metadata::DEFAULT_STORAGE_CLASS;
 use crate::value;
 
-/// The refusals of the objects of a group's kind, except those about metadata.
+/// The errors about objects of a kind, except those about metadata.
 fn refusals(plural: &str, body: &str) -> Vec<String> {
     let told = Trial::of("storage.k8s.io", plural).refusals(body);
     told.into_iter()

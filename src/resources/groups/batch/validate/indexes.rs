@@ -2,7 +2,7 @@
 
 use crate::meta::errors::quoted;
 
-/// The first and the last index of `3-5`, below `completions`.
+/// Parses an interval like `3-5`; its indexes must be below `completions`.
 fn interval(text: &str, completions: i64) -> Result<(i64, i64), String> {
     let index = |text: &str| -> Result<i64, String> {
         let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
@@ -39,7 +39,7 @@ fn out_of_order(previous: i64, current: i64) -> String {
     format!("non-increasing order, previous: {previous}, current: {current}")
 }
 
-/// How many indexes a text names, all below `completions`: validateIndexesFormat.
+/// The number of indexes in a text; all must be below `completions`: validateIndexesFormat.
 pub(super) fn count(text: &str, completions: i64) -> Result<i64, String> {
     let (mut last, mut total) = (None, 0);
     if text.is_empty() {
@@ -56,8 +56,7 @@ pub(super) fn count(text: &str, completions: i64) -> Result<i64, String> {
     Ok(total)
 }
 
-/// The first index that both texts name; parts that are no intervals are passed over:
-/// validateFailedIndexesNotOverlapCompleted.
+/// The first index that is in both texts; invalid parts are ignored: validateFailedIndexesNotOverlapCompleted.
 pub(super) fn overlap(completed: &str, failed: &str, completions: i64) -> Option<i64> {
     let parts = |text: &str| -> Vec<(i64, i64)> {
         text.split(',')

@@ -16,12 +16,12 @@ use crate::resources::groups::core::pods::validate::{self, Before};
 use crate::resources::groups::workloads;
 use crate::schema::{Object, Value};
 
-/// Labels of a job's name and of its uid: today's and before.
+/// The labels of a job's name, without and with a domain.
 pub(super) const NAME: [&str; 2] = ["job-name", "batch.kubernetes.io/job-name"];
-/// See [`NAME`].
+/// The labels of a job's uid, without and with a domain.
 pub(super) const UID: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller-uid"];
 
-/// Above so many completions, other limits hold.
+/// Jobs with more completions have other limits.
 const MANY: i64 = 100_000;
 const MANY_LIMIT: i64 = 10_000;
 const MANAGED_BY_MAX: usize = 63;
@@ -30,14 +30,14 @@ pub(super) fn is_indexed(spec: &Value) -> bool {
     spec.str("completionMode") == "Indexed"
 }
 
-/// ValidateJobCreate, metadata aside.
+/// ValidateJobCreate, except metadata.
 pub(super) fn create(job: At<'_>, errors: &mut Errors) {
     generated_selector(job, errors);
     job_spec(job.field("spec"), Before::default(), false, errors);
     name_allows_completions(job, errors);
 }
 
-/// The labels and the selector that the server makes must be there and its own: validateGeneratedSelector.
+/// The generated labels and selector must be present and unchanged: validateGeneratedSelector.
 fn generated_selector(job: At<'_>, errors: &mut Errors) {
     let spec = job.value.at("spec");
     if spec.bool("manualSelector") || spec.get("selector").is_none() {
@@ -105,7 +105,7 @@ fn job_spec(spec: At<'_>, before: Before<'_>, any_selector: bool, errors: &mut E
     workloads::matches(spec, errors);
 }
 
-/// What holds of jobs in cron jobs too: validateJobSpec.
+/// Rules that also apply to the jobs of cron jobs: validateJobSpec.
 fn nested_spec(spec: At<'_>, before: Before<'_>, errors: &mut Errors) {
     workloads::counts(
         spec,
@@ -143,7 +143,7 @@ fn nested_spec(spec: At<'_>, before: Before<'_>, errors: &mut Errors) {
     }
 }
 
-/// IsDomainPrefixedPath, and its length.
+/// IsDomainPrefixedPath, and the length limit.
 fn managed_by(manager: At<'_>, errors: &mut Errors) {
     if manager.is_absent() {
         return;

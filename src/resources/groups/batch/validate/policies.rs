@@ -24,7 +24,7 @@ fn too_many(list: At<'_>, most: usize, errors: &mut Errors) {
     }
 }
 
-/// The policies of a job's spec.
+/// Validates the policies in a job's spec.
 pub(super) fn policies(spec: At<'_>, errors: &mut Errors) {
     let failure = spec.field("podFailurePolicy");
     if !failure.is_absent() {

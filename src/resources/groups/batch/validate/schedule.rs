@@ -6,10 +6,10 @@ use crate::resources::groups::core::pods::validate::Before;
 use crate::resources::groups::workloads;
 use crate::schema::Value;
 
-/// A job's name is that of its cron job and eleven characters more.
+/// Leaves room for the eleven characters that are appended to the names of jobs.
 const NAME_MAX: usize = 52;
 
-/// ValidateCronJobCreate and ValidateCronJobUpdate, metadata aside.
+/// ValidateCronJobCreate and ValidateCronJobUpdate, except metadata.
 pub(in crate::resources::groups::batch) fn schedule(
     object: At<'_>,
     old: Option<At<'_>>,
@@ -49,7 +49,7 @@ pub(in crate::resources::groups::batch) fn schedule(
             errors,
         );
     }
-    // A declarative rule of upstream, which comes last.
+    // Upstream reports declarative validation last.
     spec.field("schedule").required("", errors);
 }
 
@@ -61,7 +61,7 @@ fn times(spec: At<'_>, was: &Value, errors: &mut Errors) {
     if let Err(why) = cron::parse(schedule.str()) {
         schedule.invalid(why, errors);
     }
-    // Those that had a zone in their schedule may keep it.
+    // A schedule that already had a time zone may keep it.
     let had = was.str("schedule").contains("TZ");
     match (schedule.str().contains("TZ"), had) {
         (true, false) => schedule.invalid(

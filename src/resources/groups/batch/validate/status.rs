@@ -28,7 +28,7 @@ fn seconds(status: &Value, key: &str) -> Option<i64> {
     time::parse(status.at(key).as_str()?).ok()
 }
 
-/// Validates the status of `job`, which was that of `old`.
+/// Validates the status of `job`, replacing that of `old`.
 pub(in crate::resources::groups::batch) fn status(job: At<'_>, old: At<'_>, errors: &mut Errors) {
     let status = job.field("status");
     let new = Look {
@@ -66,7 +66,7 @@ fn uncounted(pods: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// A job's spec, and its status as it is and as it was.
+/// A job's spec with its new and old status.
 struct Look<'a> {
     spec: &'a Value,
     now: &'a Value,
@@ -74,7 +74,7 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// Whether a question is answered otherwise than before.
+    /// Whether a property of the status has changed.
     fn changed<T: PartialEq>(&self, ask: impl Fn(&Value) -> T) -> bool {
         ask(self.now) != ask(self.was)
     }
@@ -259,7 +259,7 @@ impl Look<'_> {
                 errors.invalid_omitted(conditions, &text);
             }
         }
-        // Indexed jobs of as many pods at a time as completions may be made smaller.
+        // Indexed jobs with equal completions and parallelism may be scaled down.
         let shrinks =
             is_indexed(self.spec) && self.spec.at("completions") == self.spec.at("parallelism");
         for counter in ["failed", "succeeded"] {

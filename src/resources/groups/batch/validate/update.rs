@@ -7,7 +7,7 @@ use crate::resources::groups::core::pods::validate::Before;
 use crate::resources::groups::workloads::{self, immutable};
 use crate::schema::Value;
 
-/// Validates a job that takes the place of `old`, metadata aside.
+/// Validates an update of `old` to `job`, except metadata.
 pub(in crate::resources::groups::batch) fn update(job: At<'_>, old: At<'_>, errors: &mut Errors) {
     let spec = job.field("spec");
     let was = old.value.at("spec");
@@ -33,7 +33,7 @@ pub(in crate::resources::groups::batch) fn update(job: At<'_>, old: At<'_>, erro
     super::name_allows_completions(job, errors);
 }
 
-/// They change only for indexed jobs, together with what runs at a time.
+/// `completions` is mutable only in indexed jobs, together with `parallelism`.
 fn completions(spec: At<'_>, was: &Value, errors: &mut Errors) {
     let completions = spec.field("completions");
     if !is_indexed(spec.value) {
@@ -48,7 +48,7 @@ fn completions(spec: At<'_>, was: &Value, errors: &mut Errors) {
     }
 }
 
-/// A job's template is fixed, except where its pods go and what they need while it is suspended and nothing runs.
+/// The template is immutable, except scheduling and resources while the job is suspended and has no active pods.
 fn template(spec: At<'_>, old: &Value, errors: &mut Errors) {
     let template = spec.field("template");
     let suspended = old.at("spec").bool("suspend");
@@ -61,7 +61,7 @@ fn template(spec: At<'_>, old: &Value, errors: &mut Errors) {
     let mut was = was.clone();
     take_scheduling(&mut was, template.value);
     take_resources(&mut was, template.value);
-    // Upstream writes the path in one.
+    // Upstream writes this path as one field.
     let pod = At {
         value: template.value.at("spec"),
         path: spec.path.field("template.spec"),
@@ -69,7 +69,7 @@ fn template(spec: At<'_>, old: &Value, errors: &mut Errors) {
     immutable(pod, was.at("spec"), "core.PodSpec", errors);
 }
 
-/// Takes over from the new template what may change of scheduling.
+/// Copies the mutable scheduling fields of the new template.
 fn take_scheduling(was: &mut Value, new: &Value) {
     let pod = new.at("spec");
     let node = pod.at("affinity").at("nodeAffinity");
@@ -108,7 +108,7 @@ fn take_scheduling(was: &mut Value, new: &Value) {
     }
 }
 
-/// Takes over what containers need, where they are the same containers.
+/// Copies the resources of containers if the lists have the same containers.
 fn take_resources(was: &mut Value, new: &Value) {
     let Some(pod) = was.get_mut("spec") else {
         return;

@@ -3,7 +3,7 @@
 use crate::meta::table;
 use crate::schema::Value;
 
-/// The row of an event in core's form.
+/// The row of an event in core's format.
 pub(super) fn event(event: &Value, now: i64) -> Vec<Value> {
     let since = |key: &str| table::since(event.at(key), now);
     let first = match event.get("firstTimestamp") {
@@ -43,7 +43,7 @@ pub(super) fn event(event: &Value, now: i64) -> Vec<Value> {
     ]
 }
 
-/// Who tells it: `kubelet, node-a`.
+/// The source of an event: `kubelet, node-a`.
 fn source(event: &Value) -> String {
     let source = event.at("source");
     let either = |old: &str, new: &str| match source.str(old) {

@@ -1,9 +1,9 @@
-//! The two forms of an event, which differ in the names of members. Follows pkg/apis/events/v1/conversion.go.
+//! The two formats of an event, which differ in the names of members. Follows pkg/apis/events/v1/conversion.go.
 
 use crate::resources::registry::Conversion;
 use crate::schema::{Object, Value, builtin, decode};
 
-/// What `events.k8s.io` calls a member, and what core calls it.
+/// The names of a member in `events.k8s.io` and in core.
 const NAMES: [(&str, &str); 7] = [
     ("regarding", "involvedObject"),
     ("note", "message"),
@@ -14,7 +14,7 @@ const NAMES: [(&str, &str); 7] = [
     ("deprecatedCount", "count"),
 ];
 
-/// `events.k8s.io/v1` to and from core `v1`, in which events are stored.
+/// Converts between `events.k8s.io/v1` and core `v1`, in which events are stored.
 pub(in crate::resources::groups) const fn conversion() -> Conversion {
     Conversion {
         to_storage: to_core,
@@ -22,7 +22,7 @@ pub(in crate::resources::groups) const fn conversion() -> Conversion {
     }
 }
 
-/// An event of `events.k8s.io` as core has it.
+/// Converts an event from `events.k8s.io` to core.
 pub(super) fn to_core(event: Value) -> Value {
     renamed(event, "io.k8s.api.core.v1.Event", |name| {
         NAMES
@@ -41,7 +41,7 @@ fn from_core(event: Value) -> Value {
     })
 }
 
-/// An event with other names of members, in the order of a schema.
+/// An event with its members renamed, in the order of a schema.
 fn renamed(event: Value, schema: &str, name: impl Fn(&str) -> Option<&'static str>) -> Value {
     let Value::Object(members) = event else {
         return event;

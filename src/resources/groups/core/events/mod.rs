@@ -1,4 +1,4 @@
-//! Events: one object, in core's form and in that of `events.k8s.io`. Follows
+//! Events: one object in two formats, core's and that of `events.k8s.io`. Follows
 //! k8s.io/kubernetes/pkg/registry/core/event/strategy.go and pkg/apis/core/validation/events.go.
 
 mod cells;
@@ -25,7 +25,7 @@ pub(super) const CORE: Rules = Rules {
         ..Selection::DEFAULT
     },
     naming: Naming {
-        // Core never judged their names.
+        // In core, names of events have never been validated.
         validate: |name, prefix| {
             if prefix {
                 names::path_segment_prefix(name)
@@ -116,7 +116,7 @@ const FIELDS: [Selectable; 11] = [
     },
 ];
 
-/// What holds of events in either form.
+/// Validates what both formats have in common.
 fn common(event: At<'_>, reporter: &str, errors: &mut Errors) {
     let namespace = event.value.at("metadata").str("namespace");
     let involved = event.field("involvedObject");
@@ -194,7 +194,7 @@ fn update(event: At<'_>, old: &Value, errors: &mut Errors) {
     if event.value.at("series") != old.at("series") {
         series(event, errors);
     }
-    // The stored field, what refusals call it, and the internal type where it is a struct.
+    // The stored field, its name in errors, and its internal type if that is a struct.
     const FIELDS: [(&str, &str, &str); 13] = [
         ("involvedObject", "involvedObject", "core.ObjectReference"),
         ("reason", "reason", ""),

@@ -6,7 +6,7 @@ use crate::meta::names;
 use crate::resources::groups::core::pods::warnings::old_label;
 use crate::schema::Value;
 
-/// Warnings of a LabelSelector over nodes at `path`.
+/// Warnings about a LabelSelector for nodes at `path`.
 pub(in crate::resources::groups) fn selector_warnings(selector: &Value, path: &str) -> Vec<String> {
     let mut warnings = term_warnings(selector, path);
     for (label, _) in selector.entries("matchLabels") {
@@ -17,7 +17,7 @@ pub(in crate::resources::groups) fn selector_warnings(selector: &Value, path: &s
     warnings
 }
 
-/// Warnings of the `matchExpressions` of a term at `path`.
+/// Warnings about the `matchExpressions` of a term at `path`.
 pub(in crate::resources::groups) fn term_warnings(term: &Value, path: &str) -> Vec<String> {
     let expressions = term.list("matchExpressions").iter().enumerate();
     expressions
@@ -29,7 +29,7 @@ pub(in crate::resources::groups) fn term_warnings(term: &Value, path: &str) -> V
         .collect()
 }
 
-/// Whether the terms of a NodeSelector ask for values that no label may have.
+/// Whether a NodeSelector contains invalid label values.
 pub(in crate::resources::groups) fn has_bad_label_values(selector: &Value) -> bool {
     selector.list("nodeSelectorTerms").iter().any(|term| {
         term.list("matchExpressions").iter().any(|expression| {

@@ -1,4 +1,4 @@
-//! Nodes themselves. Follows k8s.io/kubernetes/pkg/registry/core/node/strategy.go and pkg/apis/core/validation.
+//! Nodes. Follows k8s.io/kubernetes/pkg/registry/core/node/strategy.go and pkg/apis/core/validation.
 
 use std::collections::HashSet;
 
@@ -99,7 +99,7 @@ fn drop_from(object: &mut Value, owner: &str, fields: &[&str]) {
     }
 }
 
-/// podCIDR is the first of podCIDRs, and wins where it is another one.
+/// Makes podCIDR and the first of podCIDRs agree; podCIDR has precedence.
 fn pod_ranges(spec: &mut Value) {
     let one = spec.str("podCIDR").to_owned();
     let first = spec
@@ -164,7 +164,7 @@ fn node(node: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Validates the two annotations that once were what fields are now: ValidateNodeSpecificAnnotations.
+/// Validates the two annotations that preceded fields: ValidateNodeSpecificAnnotations.
 fn annotations(annotations: At<'_>, errors: &mut Errors) {
     const TAINTS: &str = "scheduler.alpha.kubernetes.io/taints";
     const AVOIDED: &str = "scheduler.alpha.kubernetes.io/preferAvoidPods";
@@ -204,7 +204,7 @@ fn annotations(annotations: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Upstream tells taints under metadata.
+/// Validates taints; upstream reports their errors under metadata.
 fn taints(path: Path<'_>, taints: &Value, errors: &mut Errors) {
     let taints = At {
         value: taints,

@@ -3,7 +3,7 @@
 use crate::meta::{table, time};
 use crate::schema::Value;
 
-/// How far a pod has come, as its row tells it.
+/// The progress of a pod, as its row shows it.
 #[derive(Default)]
 struct Progress {
     status: String,
@@ -14,7 +14,7 @@ struct Progress {
 }
 
 impl Progress {
-    /// Counts the restarts of a container's status.
+    /// Counts the restarts of a container.
     fn count(&mut self, container: &Value) {
         self.restarts += container.int("restartCount");
         let ended = container
@@ -26,7 +26,7 @@ impl Progress {
     }
 }
 
-/// The row of a pod: the name, ready and all containers, what it is at, restarts, age, and the wide columns.
+/// The row of a pod: name, ready and total containers, status, restarts, age, and the wide columns.
 pub(super) fn pod(pod: &Value, now: i64) -> Vec<Value> {
     let (meta, spec, status) = (pod.at("metadata"), pod.at("spec"), pod.at("status"));
     let sidecars = spec
@@ -112,7 +112,7 @@ fn meta_deleted(pod: &Value) -> bool {
     pod.at("metadata").get("deletionTimestamp").is_some()
 }
 
-/// Walks the init containers; answers the restarts of the sidecars where the pod is past them.
+/// Processes the init containers. If initialization is complete, returns the restarts of the sidecars.
 fn initialize(spec: &Value, status: &Value, progress: &mut Progress) -> Option<Progress> {
     let init = spec.list("initContainers");
     let mut sidecars = Progress::default();
@@ -149,7 +149,7 @@ fn initialize(spec: &Value, status: &Value, progress: &mut Progress) -> Option<P
     (!initializing || initialized).then_some(sidecars)
 }
 
-/// Why a container ended: its reason, else the signal, else the exit code.
+/// Why a container terminated: the reason, or else the signal or exit code.
 fn ending(ended: &Value) -> String {
     match (ended.str("reason"), ended.int("signal")) {
         ("", 0) => format!("ExitCode:{}", ended.int("exitCode")),
@@ -158,7 +158,7 @@ fn ending(ended: &Value) -> String {
     }
 }
 
-/// Walks the containers, the last first.
+/// Processes the containers, from last to first.
 fn run(status: &Value, progress: &mut Progress) {
     let mut running = false;
     let mut failure = String::new();
@@ -178,7 +178,7 @@ fn run(status: &Value, progress: &mut Progress) {
             progress.ready += 1;
         }
     }
-    // One container that has completed does not make the pod so.
+    // A completed container does not complete the pod if others are running.
     if progress.status == "Completed" {
         let is_ready = status
             .list("conditions")
@@ -209,7 +209,7 @@ fn readiness_gates(spec: &Value, status: &Value) -> String {
     format!("{open}/{}", gates.len())
 }
 
-/// Names and images of containers, as the rows of workloads show them.
+/// The names and images of containers, for the rows of workloads.
 pub(in crate::resources::groups) fn containers(spec: &Value) -> [Value; 2] {
     ["name", "image"].map(|key| {
         let texts: Vec<&str> = spec.list("containers").iter().map(|c| c.str(key)).collect();
@@ -217,7 +217,7 @@ pub(in crate::resources::groups) fn containers(spec: &Value) -> [Value; 2] {
     })
 }
 
-/// Labels as `k=v,...` in order, `<none>` where there are none.
+/// Labels as `k=v,...`, `<none>` if there are none.
 pub(in crate::resources::groups) fn labels(labels: &Value) -> Value {
     let mut pairs: Vec<String> = labels
         .as_object()
@@ -229,7 +229,7 @@ pub(in crate::resources::groups) fn labels(labels: &Value) -> Value {
     or_none(&pairs.join(","))
 }
 
-/// A LabelSelector as text, `<none>` where it selects everything or nothing.
+/// A LabelSelector as text, `<none>` if it selects everything or nothing.
 pub(in crate::resources::groups) fn selector(selector: &Value) -> Value {
     match crate::meta::selector::Selector::from_object(selector) {
         Ok(selector) => or_none(&selector.to_string()),

@@ -10,9 +10,9 @@ use crate::resources::{
 };
 use crate::schema::Value;
 
-/// What annotations begin with that tell of fields of other versions.
+/// The prefix of annotations for fields that a version cannot represent.
 const NON_CONVERTIBLE: &str = "non-convertible.kubernetes.io";
-/// Counts in the status.
+/// The counters in the status.
 const STATUS: &[&str] = &[
     "replicas",
     "fullyLabeledReplicas",
@@ -32,11 +32,11 @@ pub(in crate::resources::groups) const REPLICATIONCONTROLLERS: Rules = Rules {
     }),
     warnings: |object, old, _| match old {
         None => workloads::warnings(object, None, TEMPLATE),
-        // Upstream looks at the template that was.
+        // Upstream checks the old template.
         Some(old) => workloads::template_warnings(old, Some(object), TEMPLATE),
     },
     naming: Naming {
-        // The name is judged last, as upstream's declarative rules are, and a prefix of one not at all.
+        // Upstream validates the name declaratively, which comes last, and does not validate name prefixes.
         validate: |_, _| Vec::new(),
         ..Naming::DEFAULT
     },
@@ -99,7 +99,7 @@ fn validate(object: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mut Errors
     }
 }
 
-/// Annotations tell of fields that another version had and this one has not.
+/// Rejects changes of what annotations mark as not representable in this version.
 fn non_convertible(object: At<'_>, old: &Value, errors: &mut Errors) {
     let marked = old.at("metadata").entries("annotations");
     let spec = object.field("spec");

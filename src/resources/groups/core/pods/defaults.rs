@@ -10,7 +10,7 @@ const CONTAINERS: [&str; 3] = ["initContainers", "containers", "ephemeralContain
 /// The probes of a container.
 const PROBES: [&str; 3] = ["livenessProbe", "readinessProbe", "startupProbe"];
 
-/// SetObjectDefaults of a Pod.
+/// SetObjectDefaults for a Pod.
 pub(super) fn pod(pod: &mut Value) {
     if let Some(spec) = pod.get_mut("spec") {
         pod_only(spec);
@@ -21,12 +21,12 @@ pub(super) fn pod(pod: &mut Value) {
     }
 }
 
-/// Defaults of the pod template in the field `key` of an object: those that a pod spec has anywhere.
+/// Sets the defaults of the pod template in the field `key`.
 pub(in crate::resources::groups) fn template(owner: &mut Value, key: &str) {
     spec(owner.object_mut().object_mut(key).object_mut("spec"));
 }
 
-/// SetDefaults_Pod: what holds for pods, but not for templates.
+/// SetDefaults_Pod: defaults of pods that do not apply to templates.
 fn pod_only(spec: &mut Value) {
     if spec
         .at("terminationGracePeriodSeconds")
@@ -62,7 +62,7 @@ fn requests_from_limits(resources: &mut Value) {
     }
 }
 
-/// SetDefaults_PodSpec and the defaults of everything in a pod spec.
+/// SetDefaults_PodSpec, and the defaults of everything in a pod spec.
 fn spec(spec: &mut Object) {
     let account = ["serviceAccountName", "serviceAccount"]
         .iter()
@@ -125,7 +125,7 @@ fn volume(volume: &mut Value) {
     }
 }
 
-/// Defaults of volume sources that pods and PersistentVolumes have in common, by the name of the source.
+/// Defaults of volume sources common to pods and PersistentVolumes, by the name of the source.
 pub(in crate::resources::groups) fn shared_source(kind: &str, source: &mut Value) {
     match kind {
         "iscsi" => text(source, "iscsiInterface", "default"),
@@ -178,7 +178,7 @@ fn field_ref(owner: &mut Value) {
     }
 }
 
-/// Sets when an image is fetched, where it is not said.
+/// Sets the pull policy if absent.
 fn pull_policy(owner: &mut Value, key: &str, image: &str) {
     if owner.str(key).is_empty() {
         owner.set(key, default_pull_policy(owner.str(image)));
@@ -234,7 +234,7 @@ fn http_get(handler: &mut Value) {
     }
 }
 
-/// SetDefaults_PodStatus and the quantities in it.
+/// SetDefaults_PodStatus, and the rounding of its quantities.
 fn status(status: &mut Value) {
     let ip = status.str("podIP").to_owned();
     let first = status
@@ -276,7 +276,7 @@ fn resources(owner: &mut Value, key: &str) {
     }
 }
 
-/// SetDefaults_ResourceList: nothing finer than a thousandth. What is as coarse stays as it is written.
+/// SetDefaults_ResourceList: rounds quantities up to milli-units. Others keep their format.
 pub(in crate::resources::groups) fn round_up(list: &mut Value) {
     for (_, quantity) in list.as_object_mut().into_iter().flat_map(Object::iter_mut) {
         let rounded = quantity
@@ -288,7 +288,7 @@ pub(in crate::resources::groups) fn round_up(list: &mut Value) {
     }
 }
 
-/// The items of a list, to change.
+/// The items of a list, mutable.
 pub(in crate::resources::groups) fn items<'a>(
     owner: &'a mut Value,
     key: &str,
@@ -300,21 +300,21 @@ pub(in crate::resources::groups) fn items<'a>(
         .flatten()
 }
 
-/// Sets a text that is absent or empty.
+/// Sets text if it is absent or empty.
 pub(in crate::resources::groups) fn text(owner: &mut Value, key: &str, default: &str) {
     if owner.str(key).is_empty() {
         owner.set(key, default);
     }
 }
 
-/// Sets a number that is absent or zero.
+/// Sets a number if it is absent or zero.
 pub(in crate::resources::groups) fn number(owner: &mut Value, key: &str, default: i64) {
     if owner.int(key) == 0 {
         owner.set(key, default);
     }
 }
 
-/// Sets what is absent.
+/// Sets a member if it is absent.
 pub(in crate::resources::groups) fn absent(
     owner: &mut Value,
     key: &str,

@@ -4,10 +4,10 @@
 use super::validate::CONTAINERS;
 use crate::schema::{Object, Value};
 
-/// One feature: the paths of its fields in a pod spec. `*` is every item, `C` every container of every kind.
+/// The paths of a feature's fields in a pod spec. `*` stands for every item, `C` for every container of any type.
 type Feature = &'static [&'static str];
 
-/// Features that v1.37 has, but not on by default.
+/// Features of v1.37 that are disabled by default.
 const OFF: &[Feature] = &[
     // EmptyDirVolumeMode
     &["volumes.*.emptyDir.mode"],
@@ -52,7 +52,7 @@ const OFF: &[Feature] = &[
 ];
 const STOP_SIGNAL: &str = "C.lifecycle.stopSignal";
 
-/// The same for the status of a pod.
+/// Disabled features' fields in the status of a pod.
 const OFF_IN_STATUS: &[Feature] = &[
     // DRANodeAllocatableResources
     &["nodeAllocatableResourceClaimStatuses"],
@@ -66,7 +66,7 @@ const OFF_IN_STATUS: &[Feature] = &[
     ],
 ];
 
-/// What earlier versions told of init containers.
+/// Annotations for init containers of earlier versions.
 const ANNOTATIONS: [&str; 4] = [
     "pod.beta.kubernetes.io/init-containers",
     "pod.alpha.kubernetes.io/init-containers",
@@ -74,7 +74,7 @@ const ANNOTATIONS: [&str; 4] = [
     "pod.alpha.kubernetes.io/init-container-statuses",
 ];
 
-/// Drops them from a pod or a template that takes the place of `old` (null for none).
+/// Drops the fields from a pod or template that replaces `old` (null if there is none).
 pub(in crate::resources::groups) fn drop_disabled(pod: &mut Value, old: &Value) {
     if let Some(spec) = pod.get_mut("spec") {
         sweep(spec, old.at("spec"), OFF);
@@ -84,7 +84,7 @@ pub(in crate::resources::groups) fn drop_disabled(pod: &mut Value, old: &Value) 
     }
 }
 
-/// Drops what earlier versions told of init containers from the metadata of a pod.
+/// Drops the annotations for init containers of earlier versions from the metadata of a pod.
 pub(in crate::resources) fn drop_old_annotations(meta: &mut Object) {
     if let Some(annotations) = meta.get_mut("annotations") {
         for key in ANNOTATIONS {
@@ -93,7 +93,7 @@ pub(in crate::resources) fn drop_old_annotations(meta: &mut Object) {
     }
 }
 
-/// Drops them from the status of a pod.
+/// Drops the fields from the status of a pod.
 pub(super) fn drop_from_status(status: &mut Value, old: &Value) {
     sweep(status, old, OFF_IN_STATUS);
 }

@@ -16,7 +16,7 @@ static REFERENCE: LazyLock<Option<Regex>> = LazyLock::new(|| {
     .ok()
 });
 
-/// The pull policy of an image for which none was said: `Always` for the tag `latest`, be it said or implied.
+/// The default pull policy of an image: `Always` for the tag `latest`, explicit or implied.
 pub(in crate::resources::groups) fn default_pull_policy(image: &str) -> &'static str {
     if tag(image).as_deref() == Some("latest") {
         "Always"
@@ -25,8 +25,8 @@ pub(in crate::resources::groups) fn default_pull_policy(image: &str) -> &'static
     }
 }
 
-/// The image's tag: `latest` where it has neither tag nor digest, empty where it has only a digest, none where
-/// the text is no image's name.
+/// The image's tag: `latest` if it has neither tag nor digest, empty if it has only a digest, `None` if the text is not
+/// an image name.
 fn tag(image: &str) -> Option<String> {
     let is_id = image.len() == 64
         && image
@@ -54,7 +54,7 @@ fn tag(image: &str) -> Option<String> {
     }
 }
 
-/// The registry and what is left of the name: what has no registry is of Docker Hub.
+/// Splits off the registry, which is Docker Hub by default.
 fn with_domain(image: &str) -> (&str, String) {
     const HUB: &str = "docker.io";
     let (domain, rest) = match image.split_once('/') {

@@ -59,7 +59,7 @@ pub(super) const PODS: Rules = Rules {
     },
     warnings: |pod, old, _| match old {
         None => on_creation(pod),
-        // People do not change pods by hand.
+        // Updates come from controllers, not from people.
         Some(_) => Vec::new(),
     },
     printing: Printing {
@@ -85,7 +85,7 @@ pub(super) const PODS: Rules = Rules {
     selection: Selection {
         fields: &[
             spec_field("spec.nodeName", |pod| text(pod, "nodeName")),
-            // What older clients call the same.
+            // The old name of the field.
             spec_field("spec.host", |pod| text(pod, "nodeName")),
             spec_field("spec.restartPolicy", |pod| text(pod, "restartPolicy")),
             spec_field("spec.schedulerName", |pod| text(pod, "schedulerName")),
@@ -104,7 +104,7 @@ pub(super) const PODS: Rules = Rules {
                     .first()
                     .map_or_else(String::new, |address| address.str("ip").to_owned())
             }),
-            // Accepted, but never filled by upstream.
+            // Upstream accepts this selector, but never sets the field.
             spec_field("status.podIPs", |_| String::new()),
             spec_field("status.nominatedNodeName", |pod| {
                 pod.at("status").str("nominatedNodeName").to_owned()
@@ -141,7 +141,7 @@ fn on_creation(pod: &Value) -> Vec<String> {
     told
 }
 
-/// How many seconds a pod gets to end: CheckGracefulDelete.
+/// The grace period of a deletion, in seconds: CheckGracefulDelete.
 fn grace(pod: &Value, asked: Option<i64>) -> Option<i64> {
     let own = pod.at("spec").at("terminationGracePeriodSeconds").as_int();
     let ended = matches!(pod.at("status").str("phase"), "Failed" | "Succeeded");

@@ -1,4 +1,4 @@
-//! Fields of pods that the server sets or resets. Follows the strategies of
+//! Fields of pods that the server sets or resets. Follows the strategies in
 //! k8s.io/kubernetes/pkg/registry/core/pod/strategy.go.
 
 use std::collections::{HashMap, VecDeque};
@@ -13,7 +13,7 @@ use crate::schema::Value;
 use crate::schema::semantic::same_as;
 use crate::value;
 
-/// A pod to be created.
+/// Prepares a pod for creation.
 pub(super) fn create(pod: &mut Value, cx: &Cx<'_>) {
     pod.object_mut()
         .object_mut("metadata")
@@ -37,14 +37,14 @@ pub(super) fn create(pod: &mut Value, cx: &Cx<'_>) {
     pod.set("status", status);
 }
 
-/// A pod to take the place of `old`.
+/// Prepares a pod for an update of `old`.
 pub(super) fn update(pod: &mut Value, old: &Value, _: &Cx<'_>) {
     keep_pod_level(pod, old);
     drop_disabled(pod, old);
     raise_generation(pod, old);
 }
 
-/// A write to one of the subresources that change a pod.
+/// Prepares a pod for an update through one of the subresources.
 pub(super) fn subresource(pod: &mut Value, old: &Value, cx: &Cx<'_>) {
     match cx.subresource {
         "ephemeralcontainers" => {
@@ -75,7 +75,7 @@ fn raise_generation(pod: &mut Value, old: &Value) {
     }
 }
 
-/// Takes fields over from `old`, absent ones too.
+/// Copies fields from `old`, including their absence.
 fn take_over(value: &mut Value, old: &Value, fields: &[&str]) {
     for field in fields {
         match old.get(field) {
@@ -128,8 +128,8 @@ fn status(pod: &mut Value, old: &Value) {
     drop_from_status(status, was);
 }
 
-/// An observed generation that is not told stays: preserveOldObservedGeneration. Conditions of one type are taken in
-/// their order.
+/// Keeps observed generations that are not set: preserveOldObservedGeneration. Conditions of the same type are matched
+/// in order.
 fn keep_observed(status: &mut Value, was: &Value) {
     const FIELD: &str = "observedGeneration";
     if status.int(FIELD) == 0 {
@@ -155,7 +155,7 @@ fn keep_observed(status: &mut Value, was: &Value) {
     }
 }
 
-/// dropNonResizeUpdates. Lists that do not match stay, to be refused.
+/// dropNonResizeUpdates. If the lists do not match, they are left for validation to reject.
 fn resize(pod: &mut Value, old: &Value) {
     let was = old.at("spec");
     let spec = pod.at("spec");
@@ -189,7 +189,7 @@ fn resize(pod: &mut Value, old: &Value) {
     pod_level(pod);
 }
 
-/// Clients that do not know resources of pods do not take them away.
+/// Keeps resources at pod level if a client does not know them.
 fn keep_pod_level(pod: &mut Value, old: &Value) {
     if pod.at("spec").get("resources").is_none()
         && let Some(had) = old.at("spec").get("resources")
@@ -198,7 +198,7 @@ fn keep_pod_level(pod: &mut Value, old: &Value) {
     }
 }
 
-/// What a pod as a whole asks for is completed from its containers: DefaultPodLevelResources.
+/// Completes the pod's own resources from those of its containers: DefaultPodLevelResources.
 fn pod_level(pod: &mut Value) {
     let Some(spec) = pod.get_mut("spec") else {
         return;
@@ -235,7 +235,7 @@ fn pod_level(pod: &mut Value) {
             list.set_default(name, limit);
         }
     }
-    // A limit for what every container has a limit of, and not below the request.
+    // Add a limit if every container has one, but not below the request.
     let all_limited = |name: &str| {
         CONTAINERS
             .iter()
@@ -265,7 +265,7 @@ fn pod_level(pod: &mut Value) {
     spec.set("resources", own);
 }
 
-/// Label keys become expressions of their selectors, with the pod's own values.
+/// Adds expressions for the label keys to their selectors, with the pod's own values.
 fn merge_label_keys(pod: &mut Value) {
     let labels = pod.at("metadata").at("labels").clone();
     if labels.is_empty() {
@@ -316,7 +316,7 @@ fn merge_into(owner: &mut Value, labels: &Value) {
     }
 }
 
-/// The AppArmor profile that an annotation tells, if it is one.
+/// The AppArmor profile in an annotation, if it is valid.
 pub(super) fn annotated_profile(annotation: &str) -> Option<Value> {
     let profile = match annotation {
         "unconfined" => value!({"type": "Unconfined"}),
@@ -329,8 +329,8 @@ pub(super) fn annotated_profile(annotation: &str) -> Option<Value> {
     Some(profile)
 }
 
-/// Containers of a pod without a profile of their own, for which an annotation tells one: the annotation's key, and
-/// the profile that the field is to get (none where the annotation is no use).
+/// The containers that have an annotation for an AppArmor profile and no profile: the annotation's key, and the profile
+/// for the field (`None` if the annotation is invalid).
 fn annotated(pod: &Value, container: &Value) -> Option<(String, Option<Value>)> {
     let key = format!("{APP_ARMOR}{}", container.str("name"));
     let annotation = pod.at("metadata").at("annotations").get(&key)?;
@@ -383,8 +383,7 @@ fn sync_app_armor(pod: &mut Value) {
     }
 }
 
-/// What to tell of AppArmor profiles in annotations of a pod to be made: those that will become fields, and those that
-/// cannot.
+/// Warnings about AppArmor annotations of a new pod: those that become fields, and those that are invalid.
 pub(super) fn app_armor_warnings(pod: &Value) -> Vec<String> {
     if is_windows(pod) || pod.at("metadata").at("annotations").is_null() {
         return Vec::new();

@@ -39,7 +39,7 @@ fn of(resources: &Value) -> &'static str {
     }))
 }
 
-/// The class of a whole: that of its parts where they agree.
+/// The class of a whole: the common class of its parts, otherwise `Burstable`.
 fn together(mut classes: impl Iterator<Item = &'static str>) -> &'static str {
     let Some(first) = classes.next() else {
         return BEST_EFFORT;

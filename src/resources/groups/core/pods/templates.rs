@@ -1,4 +1,4 @@
-//! The kind PodTemplate. Follows k8s.io/kubernetes/pkg/registry/core/podtemplate/strategy.go.
+//! PodTemplates. Follows k8s.io/kubernetes/pkg/registry/core/podtemplate/strategy.go.
 
 use super::validate::{self, Before};
 use super::{cells, defaults, disabled, warnings};

@@ -5,7 +5,7 @@ fn pods() -> Trial {
     Trial::of("", "pods")
 }
 
-/// The spec of a pod that has nothing but what upstream fills in, as recorded from v1.37.2.
+/// The spec of a pod with only upstream's defaults, recorded from v1.37.2.
 const DEFAULTED: &str = r#"{"containers":[{"name":"c","image":"busybox","resources":{},"terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File","imagePullPolicy":"Always"}],"restartPolicy":"Always","terminationGracePeriodSeconds":30,"dnsPolicy":"ClusterFirst","securityContext":{},"schedulerName":"default-scheduler","enableServiceLinks":true}"#;
 
 fn spec(trial: &Trial, spec: &str) -> Value {

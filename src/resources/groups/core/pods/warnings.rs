@@ -16,7 +16,7 @@ use crate::schema::Value;
 const NULL_SELECTOR: &str = "a null labelSelector results in matching no pod";
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
-/// Amounts that should be whole.
+/// Resources that should be whole numbers.
 const BYTES: [&str; 2] = ["memory", "ephemeral-storage"];
 
 const OLD_ANNOTATIONS: [(&str, &str); 3] = [
@@ -33,7 +33,7 @@ const OLD_ANNOTATIONS: [(&str, &str); 3] = [
         r#"non-functional in v1.11+; use the "sysctls" field instead"#,
     ),
 ];
-/// Kinds of volumes that are gone or going, and how their field is called.
+/// Removed and deprecated volume types: field, name in warnings, and warning.
 const OLD_VOLUMES: [(&str, &str, &str); 7] = [
     (
         "photonPersistentDisk",
@@ -73,7 +73,7 @@ const OLD_VOLUMES: [(&str, &str, &str); 7] = [
 ];
 const GONE_IN_1_31: &str = "deprecated in v1.28, non-functional in v1.31+";
 
-/// Labels of nodes that have newer names.
+/// Deprecated node labels and their replacements.
 const OLD_LABELS: [(&str, &str); 8] = [
     (
         "beta.kubernetes.io/arch",
@@ -106,7 +106,7 @@ const OLD_LABELS: [(&str, &str); 8] = [
     ),
 ];
 
-/// What to say of a deprecated label of nodes.
+/// The warning about a deprecated node label.
 pub(in crate::resources::groups) fn old_label(key: &str) -> Option<&'static str> {
     OLD_LABELS
         .iter()
@@ -136,12 +136,12 @@ impl Told {
     }
 }
 
-/// Warnings of a pod, its name aside.
+/// Warnings about a pod, except its name.
 pub(super) fn pod(pod: &Value) -> Vec<String> {
     of(At::root(pod), false)
 }
 
-/// Warnings of a template.
+/// Warnings about a template.
 pub(in crate::resources::groups) fn template(template: At<'_>) -> Vec<String> {
     of(template, true)
 }
@@ -231,7 +231,7 @@ fn node_labels(spec: At<'_>, told: &mut Told) {
     }
 }
 
-/// Expressions over labels of nodes; values that no label can have are told of where they are no mistake.
+/// Warnings about expressions for node labels; with `check_values` also about invalid label values.
 fn node_term(term: At<'_>, check_values: bool, told: &mut Told) {
     for expression in term.field("matchExpressions").items() {
         let key = expression.field("key");
@@ -268,7 +268,7 @@ fn old_volume(volume: At<'_>, told: &mut Told) {
     }
 }
 
-/// Warnings of the spec of a PersistentVolumeClaim.
+/// Warnings about the spec of a PersistentVolumeClaim.
 pub(in crate::resources::groups) fn claim_spec(spec: At<'_>) -> Vec<String> {
     let mut told = Told::default();
     claim(spec, &mut told);
@@ -358,7 +358,7 @@ fn container(
         if had.insert(name) {
             continue;
         }
-        // The new value may use the one it hides.
+        // The new value may refer to the one that it hides.
         let reference = format!("$({name})");
         let value = variable.value.str("value");
         if variable.value.get("valueFrom").is_some()
@@ -376,7 +376,7 @@ fn container(
     }
 }
 
-/// What is told of AppArmor profiles in annotations.
+/// The warning about AppArmor annotations.
 pub(super) const OLD_APP_ARMOR: &str =
     r#"deprecated since v1.30; use the "appArmorProfile" field instead"#;
 

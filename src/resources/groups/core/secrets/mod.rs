@@ -16,7 +16,7 @@ const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
 /// The rules of secrets.
 pub(super) const RULES: Rules = Rules {
     defaults: |object, _| {
-        // What is said in the clear wins, and is never answered.
+        // Values in `stringData` have precedence over `data`. They are never returned.
         if let Some(Value::Object(said)) = object.remove("stringData") {
             let data = object.object_mut().object_mut("data");
             for (key, value) in said {
@@ -107,7 +107,7 @@ fn secret(object: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// The logins of a registry are a JSON object.
+/// Registry credentials must be a JSON object.
 fn docker(data: At<'_>, key: &str, errors: &mut Errors) {
     let path = data.path.key(key);
     let Some(text) = data.value.get(key).and_then(Value::as_str) else {

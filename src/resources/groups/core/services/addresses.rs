@@ -18,15 +18,15 @@ const PLURAL: &str = "ipaddresses";
 const FAMILY_LABEL: &str = "ipaddress.kubernetes.io/ip-family";
 const MANAGER_LABEL: &str = "ipaddress.kubernetes.io/managed-by";
 const MANAGER: &str = "ipallocator.k8s.io";
-/// How many addresses of a range are tried before it counts as full.
+/// How many addresses of a range are tried before it is considered full.
 const SEARCHED: u128 = 1 << 20;
 
-/// For how many seconds an address may be without its service.
+/// For how many seconds an IPAddress may exist without its service.
 const YOUNG: i64 = 60;
 
 pub(super) const FULL: &str = "range is full";
 
-/// A range of addresses that services take theirs from.
+/// A range of service addresses.
 #[derive(Clone, Copy)]
 struct Range {
     network: Network,
@@ -47,7 +47,7 @@ impl Range {
         number(self.network.address)
     }
 
-    /// The first and last address that may be given: not the network's own, nor the broadcast address of IPv4.
+    /// The first and last usable address: without the network address, and without IPv4's broadcast address.
     fn ends(&self) -> (u128, u128) {
         let (v4, start) = (self.network.address.is_ipv4(), self.start());
         let size = 1u128.checked_shl(self.bits()).unwrap_or(u128::MAX);
@@ -68,7 +68,7 @@ impl Range {
         }
     }
 
-    /// How many of the first addresses are left for those who ask for one.
+    /// How many of the first addresses are allocated dynamically only when there are no others.
     fn reserved(&self) -> u128 {
         match 1u128.checked_shl(self.bits()).unwrap_or(u128::MAX) {
             0..=16 => 0,
@@ -84,7 +84,7 @@ fn number(ip: IpAddr) -> u128 {
     }
 }
 
-/// The ranges of a cluster, the default one first.
+/// The service ranges of a cluster, the default ones first.
 fn ranges(cluster: &Cluster) -> Vec<Range> {
     let mut objects = cluster.list(GROUP, "servicecidrs", "");
     objects.sort_by_key(|object| object.at("metadata").str("name") != "kubernetes");
@@ -105,7 +105,7 @@ fn ranges(cluster: &Cluster) -> Vec<Range> {
         .collect()
 }
 
-/// A range of which nobody says whether it is ready is.
+/// A range without a condition Ready is ready.
 fn is_ready(range: &Value) -> bool {
     let mut conditions = range.at("status").list("conditions").iter();
     conditions
@@ -113,18 +113,18 @@ fn is_ready(range: &Value) -> bool {
         .is_none_or(|condition| condition.str("status") == "True")
 }
 
-/// Takes addresses for a service.
+/// Allocates addresses for a service.
 pub(super) struct Pool<'a> {
     cx: &'a Cx<'a>,
-    /// Name of the service.
+    /// The service's name.
     name: &'a str,
     ranges: Vec<Range>,
-    /// The objects that hold addresses.
+    /// The resource `ipaddresses`.
     held: Option<Arc<Resource>>,
 }
 
 impl<'a> Pool<'a> {
-    /// The addresses of a cluster, for a service of this name in the request's namespace.
+    /// An allocator for the service of this name in the request's namespace.
     pub(super) fn new(cx: &'a Cx<'a>, name: &'a str) -> Self {
         Pool {
             cx,
@@ -134,10 +134,11 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// Takes an address; answers what to write along, which is nothing if the service has the address already.
+    /// Allocates an address. Returns the change to commit together with the service; `None` if the service already has
+    /// the address.
     ///
     /// # Errors
-    /// It is in no range, or taken.
+    /// The address is in no range, or allocated.
     pub(super) fn take(&self, ip: IpAddr) -> Result<Option<Change>, String> {
         if self.cx.dry_run {
             return self.try_out(ip).map(|()| None);
@@ -157,7 +158,7 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// A dry run asks one range only, and does not look whether the address is taken, as upstream.
+    /// For a dry run. As upstream, checks only one range, and not whether the address is allocated.
     fn try_out(&self, ip: IpAddr) -> Result<(), String> {
         let fits = |range: &&Range| range.network.address.is_ipv4() == ip.is_ipv4();
         let mut ranges = self.ranges.iter().filter(fits);
@@ -176,17 +177,17 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// Takes any address of a family: one of the upper part of a range as long as there is one.
+    /// Allocates any address of a family, from the upper part of a range if possible.
     ///
     /// # Errors
-    /// No range has one left.
+    /// All ranges are full.
     pub(super) fn take_any(&self, v4: bool) -> Result<(IpAddr, Option<Change>), String> {
         let mut ranges = self
             .ranges
             .iter()
             .filter(|range| range.network.address.is_ipv4() == v4);
         if self.cx.dry_run {
-            // Not a real one, as upstream.
+            // Upstream returns a placeholder, too.
             let range = ranges.next().ok_or(FULL)?;
             return Ok((range.network.address, None));
         }
@@ -210,7 +211,7 @@ impl<'a> Pool<'a> {
             .find(|ip| self.holder(*ip).is_none())
     }
 
-    /// The stored object that holds an address.
+    /// The stored IPAddress for an address.
     fn holder(&self, ip: IpAddr) -> Option<Arc<Entry>> {
         let key = self.held.as_ref()?.key("", &ip.to_string());
         self.cx.cluster.store.head(&key)
@@ -228,7 +229,8 @@ impl<'a> Pool<'a> {
         holder.at("spec").at("parentRef") == &parent(self.cx.namespace, self.name)
     }
 
-    /// What holds an address for the service. It is validated before the service itself is.
+    /// The change that allocates an address to the service. Rejects a service without a name, which has not been
+    /// validated yet.
     fn write(&self, ip: IpAddr) -> Result<Option<Change>, String> {
         if self.name.is_empty() {
             return Err(format!(
@@ -245,7 +247,7 @@ fn parent(namespace: &str, name: &str) -> Value {
     value!({"resource": "services", "namespace": namespace, "name": name})
 }
 
-/// The object that holds an address for a service.
+/// The change that creates an IPAddress for a service.
 fn write(resource: &Resource, now: i64, ip: IpAddr, namespace: &str, name: &str) -> Change {
     let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
     let ip = ip.to_string();
@@ -292,7 +294,7 @@ fn write(resource: &Resource, now: i64, ip: IpAddr, namespace: &str, name: &str)
     }
 }
 
-/// Gives an address back; nothing if no object holds it.
+/// The change that releases an address; `None` if there is no such IPAddress.
 pub(super) fn give_back(cluster: &Cluster, ip: &str) -> Option<Change> {
     let ip = parse_ip(ip)?.to_string();
     let resource = cluster.resource(GROUP, PLURAL)?;
@@ -307,9 +309,9 @@ pub(super) fn give_back(cluster: &Cluster, ip: &str) -> Option<Change> {
     })
 }
 
-/// Changes, each for a commit of its own, that let go of addresses whose services do not have them, and hold those
-/// that services have. Service and addresses are written in one commit, so only what others wrote can differ; as
-/// upstream, what is young is left alone.
+/// Changes, each to be committed separately, that delete IPAddresses not used by their service, and create missing
+/// ones. Service and addresses are written in one commit, so only writes by others can cause a difference. As upstream,
+/// new IPAddresses are left alone.
 pub(super) fn repairs(cluster: &Cluster) -> Vec<Change> {
     let now = time::now();
     let (Some(services), Some(addresses)) = (

@@ -1,5 +1,5 @@
 //! Allocates and releases addresses and node ports when a service is written. Follows beginCreate, beginUpdate and
-//! afterDelete of k8s.io/kubernetes/pkg/registry/core/service/storage.
+//! afterDelete in k8s.io/kubernetes/pkg/registry/core/service/storage.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,7 +32,7 @@ pub(super) fn effects(
     taken
 }
 
-/// What a service that ends gives back.
+/// What a deleted service releases.
 fn ended(spec: &Value, cx: &Cx<'_>) -> Vec<Change> {
     let mut ports = Ports::new(cx.cluster, cx.dry_run);
     node_ports(spec).for_each(|port| ports.give_back(port));
@@ -47,7 +47,7 @@ fn ended(spec: &Value, cx: &Cx<'_>) -> Vec<Change> {
         .collect()
 }
 
-/// The addresses that a service holds.
+/// The addresses allocated to a service.
 pub(super) fn addresses_of(spec: &Value) -> Vec<String> {
     if is_named(spec) || families::is_headless(spec) {
         Vec::new()
@@ -82,7 +82,7 @@ impl Allocation<'_> {
         Ok(changes)
     }
 
-    /// The families of the cluster, the default one first.
+    /// The cluster's IP families, the default one first.
     fn configured(&self) -> Vec<&'static str> {
         let ranges = self.cx.cluster.settings.service_ranges.iter();
         ranges
@@ -111,7 +111,7 @@ impl Allocation<'_> {
         self.invalid(&errors)
     }
 
-    /// An address for each family of a new service.
+    /// Allocates an address per family for a new service.
     fn take_addresses(&self, spec: &mut Value) -> Result<Vec<Change>, Status> {
         if is_named(spec)
             || spec.list("clusterIPs").first().and_then(Value::as_str) == Some(HEADLESS)
@@ -123,7 +123,7 @@ impl Allocation<'_> {
         if ips.len() < families.len() {
             ips.resize(families.len(), String::new());
         }
-        // Refusals show the room made for the ones to come.
+        // Errors show the list with its empty items.
         set_texts(spec, "clusterIPs", &ips);
         let pool = Pool::new(self.cx, self.name);
         let mut changes = Vec::new();
@@ -211,7 +211,7 @@ impl Allocation<'_> {
         }
     }
 
-    /// Node ports of a new service; ports of one number over several protocols share one.
+    /// Allocates node ports for a new service; ports with the same number but different protocols share one.
     fn take_ports(&self, spec: &mut Value, ports: &mut Ports<'_>) -> Result<(), Status> {
         if has_node_ports(spec) {
             let allocates = allocates_ports(spec);
@@ -243,7 +243,7 @@ impl Allocation<'_> {
                             }
                             None => self.any_port(ports)?,
                         };
-                        // Another port of the same number may have asked for another one: it takes that itself.
+                        // If another port with the same number requests another node port, it allocates that itself.
                         port.set("nodePort", node);
                         given.insert(number, node);
                     }
@@ -334,7 +334,7 @@ impl Allocation<'_> {
     }
 }
 
-/// Whether ports without a node port get one: shouldAllocateNodePorts.
+/// Whether node ports are allocated for all ports: shouldAllocateNodePorts.
 fn allocates_ports(spec: &Value) -> bool {
     match spec.str("type") {
         "NodePort" => true,
@@ -343,7 +343,7 @@ fn allocates_ports(spec: &Value) -> bool {
     }
 }
 
-/// What the client did not say again of what it was given before stays: patchAllocatedValues.
+/// Keeps allocated values that the client omits in an update: patchAllocatedValues.
 fn keep_what_was_given(spec: &mut Value, before: &Value) {
     if !is_named(before) && !is_named(spec) {
         for key in ["clusterIP", "clusterIPs"] {
@@ -387,7 +387,7 @@ fn keep_what_was_given(spec: &mut Value, before: &Value) {
     }
 }
 
-/// Brings clusterIP and clusterIPs together, as far as what the client meant is clear: normalizeClusterIPs.
+/// Makes clusterIP and clusterIPs agree, as far as the intention is clear: normalizeClusterIPs.
 fn agree_on_addresses(spec: &mut Value, before: Option<&Value>) {
     let one = spec.str("clusterIP").to_owned();
     let Some(before) = before else {

@@ -8,7 +8,7 @@ use crate::schema::Value;
 const POLICIES: [&str; 3] = ["PreferDualStack", "RequireDualStack", "SingleStack"];
 const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
 
-/// Whether a service has no address on purpose: isHeadlessService.
+/// Whether a service is headless: isHeadlessService.
 pub(super) fn is_headless(spec: &Value) -> bool {
     matches!(spec.list("clusterIPs"), [one] if one.as_str() == Some(HEADLESS))
 }
@@ -21,7 +21,7 @@ pub(super) fn texts(spec: &Value, key: &str) -> Vec<String> {
         .collect()
 }
 
-/// Sets a list of text; an empty one goes.
+/// Sets a list of strings; removes it if empty.
 pub(super) fn set_texts(spec: &mut Value, key: &str, texts: &[String]) {
     if texts.is_empty() {
         spec.remove(key);
@@ -47,7 +47,7 @@ fn other(family: &str) -> &'static str {
     if family == "IPv4" { "IPv6" } else { "IPv4" }
 }
 
-/// Validates addresses and families among themselves; `before` is the spec that this takes the place of.
+/// Validates that addresses and families agree; `before` is the old spec.
 pub(super) fn related(spec: At<'_>, before: Option<&Value>, errors: &mut Errors) {
     if is_named(spec.value) {
         return;
@@ -123,8 +123,8 @@ fn agree(ips: At<'_>, spec: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Whether nothing about addresses was changed of a service that takes a second family where it can: such ones are
-/// not changed by what the cluster has now.
+/// Whether the addresses of a service with PreferDualStack are unchanged. An update does not adapt such a service to
+/// the cluster's current families.
 pub(super) fn stays_as_it_is(spec: &Value, before: &Value) -> bool {
     const PREFERS: &str = "PreferDualStack";
     let policy = |spec: &Value| spec.at("ipFamilyPolicy").as_str().map(str::to_owned);
@@ -138,10 +138,10 @@ pub(super) fn stays_as_it_is(spec: &Value, before: &Value) -> bool {
             .all(|key| spec.at(key) == before.at(key))
 }
 
-/// Fills in policy and families. `configured` are the cluster's families, the default one first.
+/// Sets the family policy and the families. `configured` are the cluster's families, the default one first.
 ///
 /// # Errors
-/// What was asked for does not go together, or the cluster does not have it.
+/// The requested values contradict each other, or the cluster does not support them.
 pub(super) fn fill_in(
     spec: &mut Value,
     before: Option<&Value>,
@@ -202,7 +202,7 @@ fn refused(errors: Errors) -> Result<(), Errors> {
     }
 }
 
-/// An update to one family lets go of the second; any other must not.
+/// An update to SingleStack releases the second address and family; other updates may not remove them.
 fn reduce(spec: &mut Value, before: &Value, single: bool, errors: &mut Errors) {
     for (key, what) in [("clusterIPs", "cluster IP"), ("ipFamilies", "IP family")] {
         let (mut now, had) = (texts(spec, key), texts(before, key));
@@ -226,7 +226,7 @@ fn policy_is_wrong(spec: &Value, why: impl AsRef<str>, errors: &mut Errors) {
     errors.invalid(path, spec.at("ipFamilyPolicy"), why);
 }
 
-/// Families follow from addresses.
+/// Infers families from addresses.
 fn infer(spec: &mut Value, single: bool, configured: &[&'static str], errors: &mut Errors) {
     for (key, what) in [("clusterIPs", "cluster IPs"), ("ipFamilies", "IP families")] {
         if single && spec.list(key).len() == 2 {
@@ -257,7 +257,7 @@ fn infer(spec: &mut Value, single: bool, configured: &[&'static str], errors: &m
     set_texts(spec, "ipFamilies", &families);
 }
 
-/// What is asked for is there, and what is missing is filled in.
+/// Checks that the cluster supports the requested families, and adds missing ones.
 fn meet(spec: &mut Value, policy: &str, configured: &[&'static str]) -> Result<(), Errors> {
     let mut errors = Errors::default();
     if policy == "RequireDualStack" && configured.len() < 2 {

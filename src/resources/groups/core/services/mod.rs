@@ -19,7 +19,7 @@ use crate::resources::{
 use crate::schema::{Object, Value};
 use crate::store::Change;
 
-/// `spec.clusterIP` of a service that has no address on purpose.
+/// `spec.clusterIP` of a headless service.
 const HEADLESS: &str = "None";
 const TOPOLOGY_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
 const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
@@ -64,7 +64,7 @@ pub(super) const RULES: Rules = Rules {
     ..Rules::DEFAULT
 };
 
-/// Changes, each for a commit of its own, that make what is taken what services have.
+/// Changes, each to be committed separately, that repair the allocated addresses and node ports.
 pub(in crate::resources) fn repairs(cluster: &Cluster) -> Vec<Change> {
     let mut changes = addresses::repairs(cluster);
     changes.extend(ports::repair(cluster));
@@ -116,7 +116,7 @@ fn set_defaults(object: &mut Value) {
     }
 }
 
-/// Whether traffic comes from outside of the cluster: ExternallyAccessible.
+/// Whether the service is accessible from outside of the cluster: ExternallyAccessible.
 fn is_external(spec: &Value) -> bool {
     match spec.str("type") {
         "LoadBalancer" | "NodePort" => true,
@@ -146,7 +146,7 @@ fn node_ports(spec: &Value) -> impl Iterator<Item = i64> {
         .filter(|port| *port != 0)
 }
 
-/// What no longer means anything once the type has changed goes, unless the client changed it at the same time:
+/// Removes fields that a new type does not use, unless the client changed them in the same request:
 /// dropTypeDependentFields.
 fn drop_what_goes_with_the_type(new: &mut Value, old: &Value) {
     let before = old.at("spec");
@@ -196,8 +196,8 @@ fn drop_what_goes_with_the_type(new: &mut Value, old: &Value) {
     }
 }
 
-/// A service that is another name has no traffic to have a policy for. Upstream stores one that is valid, and never
-/// shows it: defaultOnReadInternalTrafficPolicy.
+/// Removes the internal traffic policy of an ExternalName service. Upstream stores a valid one, but never shows it:
+/// defaultOnReadInternalTrafficPolicy.
 fn no_policy_of_names(object: &mut Value) {
     if let Some(spec) = object.get_mut("spec")
         && is_named(spec)
@@ -272,7 +272,7 @@ fn warnings(object: &Value) -> Vec<String> {
     warnings
 }
 
-/// Text of a list, joined by commas.
+/// The strings of a list, joined by commas.
 fn joined(list: &[Value]) -> String {
     let texts: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
     texts.join(",")

@@ -16,14 +16,14 @@ use crate::schema::{Value, json};
 use crate::store::{Change, Entry, Expect, Record};
 use crate::value;
 
-/// Where the taken ports are kept, under a prefix that nobody watches.
+/// The key of the stored object, under a prefix without watchers.
 const PORTS_KEY: &str = "/registry/ranges/servicenodeports";
 const PREFIX: &str = "/registry/ranges/";
 
 const TAKEN: &str = "provided port is already allocated";
 const FULL: &str = "range is full";
 
-/// The ports of nodes, as one write takes and gives them back.
+/// The node ports allocated and released by one write.
 pub(super) struct Ports<'a> {
     cluster: &'a Cluster,
     dry_run: bool,
@@ -32,17 +32,17 @@ pub(super) struct Ports<'a> {
     given_back: Vec<i64>,
 }
 
-/// What is stored.
+/// The stored state.
 struct Stored {
     /// The entry; `None` if nothing is stored yet.
     entry: Option<Arc<Entry>>,
     used: BTreeSet<i64>,
-    /// The range that is stored is another one: it is written again.
+    /// The stored range is another one, so the object has to be rewritten.
     stale: bool,
 }
 
 impl<'a> Ports<'a> {
-    /// The ports of a cluster; nothing is read before it is needed.
+    /// The allocator of a cluster; reads the store when needed.
     pub(super) fn new(cluster: &'a Cluster, dry_run: bool) -> Self {
         Ports {
             cluster,
@@ -67,14 +67,14 @@ impl<'a> Ports<'a> {
         !self.taken.contains(&port) && !self.used().contains(&port)
     }
 
-    /// Takes a port.
+    /// Allocates a port.
     ///
     /// # Errors
-    /// It is not in the range, or taken.
+    /// The port is outside of the range, or allocated.
     pub(super) fn take(&mut self, port: i64) -> Result<(), String> {
         let (first, last) = self.range();
         let inside = (first..=last).contains(&port);
-        // A dry run does not look at the range, as upstream.
+        // As upstream, a dry run does not check the range.
         if !inside && !self.dry_run {
             return Err(format!(
                 "provided port is not in the valid range. The range of valid ports is {first}-{last}"
@@ -87,15 +87,15 @@ impl<'a> Ports<'a> {
         Ok(())
     }
 
-    /// Takes any port: one of the upper part of the range as long as there is one, so that those whom people ask for
-    /// by number stay free.
+    /// Allocates any port, from the upper part of the range if possible, so that the ports that people choose stay
+    /// free.
     ///
     /// # Errors
-    /// None is left.
+    /// The range is full.
     pub(super) fn take_any(&mut self) -> Result<i64, String> {
         let (first, last) = self.range();
         if self.dry_run {
-            // Not a real one, as upstream.
+            // Upstream returns a placeholder, too.
             let port = self.taken.iter().max().map_or(32_769, |port| port + 1);
             self.taken.push(port);
             return Ok(port);
@@ -122,12 +122,12 @@ impl<'a> Ports<'a> {
             .find(|port| self.is_free(*port))
     }
 
-    /// Gives a port back once the service is written.
+    /// Releases a port when the service is written.
     pub(super) fn give_back(&mut self, port: i64) {
         self.given_back.push(port);
     }
 
-    /// What to write along with the service; `None` if nothing changed.
+    /// The change to commit together with the service; `None` if nothing changed.
     pub(super) fn change(mut self) -> Option<Change> {
         if self.dry_run || self.taken.is_empty() && self.given_back.is_empty() {
             return None;
@@ -143,7 +143,7 @@ impl<'a> Ports<'a> {
     }
 }
 
-/// How many of the first ports are left for those who ask by number.
+/// How many of the first ports are allocated dynamically only when there are no others.
 fn reserved(size: i64) -> i64 {
     if size <= 16 {
         0
@@ -170,7 +170,7 @@ fn read(cluster: &Cluster) -> Stored {
             entry,
             stale: false,
         },
-        // Nothing is stored, or another range: services tell what is taken.
+        // Nothing is stored, or for another range: use the ports of the services.
         None => Stored {
             used: used_by_services(cluster, &cluster.list("", "services", "")),
             entry,
@@ -179,7 +179,7 @@ fn read(cluster: &Cluster) -> Stored {
     }
 }
 
-/// Every node port of the range that services have. Those of a range that was before are nobody's to keep.
+/// All node ports of services that are in the current range.
 fn used_by_services(cluster: &Cluster, services: &[impl Borrow<Value>]) -> BTreeSet<i64> {
     let (first, last) = cluster.settings.node_ports;
     let range = i64::from(first)..=i64::from(last);
@@ -236,8 +236,8 @@ fn write(cluster: &Cluster, stored: &Stored) -> Change {
     }
 }
 
-/// What makes the stored ports those that services have; `None` if they are. Services and ports are written in one
-/// commit, so only what went wrong can differ.
+/// The change that makes the stored ports agree with those of the services; `None` if they agree. Services and ports
+/// are written in one commit, so only an error can cause a difference.
 pub(super) fn repair(cluster: &Cluster) -> Option<Change> {
     let world = cluster.store.world();
     let entry = world.get(PREFIX, PORTS_KEY).cloned();
@@ -254,7 +254,7 @@ pub(super) fn repair(cluster: &Cluster) -> Option<Change> {
         .then(|| write(cluster, &Stored { used, ..stored }))
 }
 
-/// The ports that are stored as taken.
+/// The allocated ports.
 #[cfg(test)]
 pub(super) fn taken(cluster: &Cluster) -> BTreeSet<i64> {
     read(cluster).used

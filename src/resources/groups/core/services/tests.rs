@@ -11,7 +11,7 @@ use crate::schema::{Value, json};
 use crate::store::{Change, Expect, StoreError};
 use crate::value;
 
-/// A server with a range of addresses of each IP version, and four node ports.
+/// A server with an address range per IP family, and four node ports.
 struct Server {
     cluster: Cluster,
     services: Arc<Resource>,
@@ -47,7 +47,7 @@ impl Server {
         }
     }
 
-    /// What a write of a service comes to: what is committed, and its spec; `spec` is none where it ends.
+    /// The changes that writing a service leads to, and its spec; without `spec` the service is deleted.
     fn decide(&self, name: &str, spec: Option<&str>) -> Result<(Vec<Change>, Value), Status> {
         let cx = Cx {
             namespace: "default",
@@ -84,7 +84,7 @@ impl Server {
         self.cluster.store.commit(changes).await.map(drop)
     }
 
-    /// Writes a service; its spec, or the refusal's message.
+    /// Writes a service. Returns its spec, or the error's message.
     async fn write(&self, name: &str, spec: Option<&str>) -> Result<Value, String> {
         let (changes, spec) = self
             .decide(name, spec)
@@ -93,7 +93,7 @@ impl Server {
         Ok(spec)
     }
 
-    /// The addresses that are held, and the node ports that are taken.
+    /// The allocated addresses and node ports.
     fn taken(&self) -> (Vec<String>, BTreeSet<i64>) {
         let held = self.cluster.list("networking.k8s.io", "ipaddresses", "");
         let names = held
@@ -208,7 +208,7 @@ async fn two_that_take_at_once_do_not_take_the_same() {
 #[tokio::test]
 async fn what_is_taken_is_made_what_services_have_once() {
     let server = Server::new().await;
-    // As another server with another range of node ports has left it.
+    // As left by a server with another range of node ports.
     let service = value!({
         "metadata": {"name": "a", "namespace": "default"},
         "spec": {

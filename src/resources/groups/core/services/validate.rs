@@ -15,7 +15,7 @@ const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ran
 const BALANCED_ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
 const AFFINITY_MAX: i64 = 86_400;
 
-/// Validates a service to be made, or to take the place of `old`.
+/// Validates a service, which replaces `old` if that is given.
 pub(super) fn service(object: At<'_>, old: Option<At<'_>>, errors: &mut Errors) {
     let spec = object.field("spec");
     let before = old.map(|old| old.value.at("spec"));
@@ -82,7 +82,7 @@ fn topology(object: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// What the type asks of the rest.
+/// Validates the fields that depend on the type.
 fn kind(spec: At<'_>, errors: &mut Errors) {
     let headless = families::is_headless(spec.value);
     let ports = spec.field("ports");
@@ -202,7 +202,7 @@ fn source_ranges(object: At<'_>, old: Option<At<'_>>, errors: &mut Errors) {
     let balanced = spec.value.str("type") == "LoadBalancer";
     let ranges = spec.field("loadBalancerSourceRanges");
     if !ranges.value.is_empty() {
-        // Upstream writes it so.
+        // Upstream's path has a capital letter.
         let path = spec.path.field("LoadBalancerSourceRanges");
         if !balanced {
             errors.forbidden(path, BALANCED_ONLY);
@@ -245,7 +245,7 @@ fn source_ranges(object: At<'_>, old: Option<At<'_>>, errors: &mut Errors) {
     }
 }
 
-/// Validates the class of the load balancer, against the one before where there is one.
+/// Validates the load balancer class, compared with the old one.
 fn balancer_class(spec: At<'_>, before: Option<&Value>, errors: &mut Errors) {
     let class = spec.field("loadBalancerClass");
     let balanced = |spec: &Value| spec.str("type") == "LoadBalancer";
@@ -368,7 +368,7 @@ fn single_stack_when_released(spec: At<'_>, left: usize, what: &str, errors: &mu
     }
 }
 
-/// Validates the status of a service.
+/// Validates a service's status.
 pub(super) fn status(object: At<'_>, old: &Value, errors: &mut Errors) {
     let status = object.field("status");
     let balancer = status.field("loadBalancer");

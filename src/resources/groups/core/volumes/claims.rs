@@ -40,7 +40,7 @@ pub(in crate::resources::groups::core) const RULES: Rules = Rules {
         }
     },
     status: StatusRules {
-        // A gate that is off: only a health that was there already is kept.
+        // Volume health is a disabled feature: kept only if the old object has it.
         prepare: |new, old, _| {
             if old.at("status").get("healthStatus").is_none()
                 && let Some(status) = new.get_mut("status")
@@ -58,14 +58,14 @@ pub(in crate::resources::groups::core) const RULES: Rules = Rules {
     ..Rules::DEFAULT
 };
 
-/// dataSource and dataSourceRef say the same; what dataSource may not name is dropped.
+/// Makes dataSource and dataSourceRef agree, and drops kinds that dataSource does not support.
 fn data_sources(object: &mut Value, old: Option<&Value>) {
     let before = old.map(|old| old.at("spec"));
     let had = |key: &str| before.is_some_and(|before| before.get(key).is_some());
     let Some(spec) = object.get_mut("spec") else {
         return;
     };
-    // References to other namespaces are behind a gate that is off.
+    // References to other namespaces are a disabled feature.
     let elsewhere = !spec.at("dataSourceRef").str("namespace").is_empty();
     if elsewhere && !had("dataSourceRef") {
         spec.remove("dataSourceRef");
@@ -150,7 +150,7 @@ fn update(object: At<'_>, old: &Value, errors: &mut Errors) {
     }
 }
 
-/// The class may be said once, in the field, where only the annotation said it or nobody did.
+/// The field may be set once: to the value of the annotation, or if neither was set.
 fn storage_class(object: At<'_>, old: &Value, now: &mut Value, errors: &mut Errors) {
     let annotation = |object: &Value| -> Option<String> {
         let annotations = object.at("metadata").at("annotations");
@@ -215,7 +215,7 @@ fn status(object: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// validatePersistentVolumeClaimResourceKey: `storage`, or a name of somebody else's. Whether it is one.
+/// validatePersistentVolumeClaimResourceKey: `storage`, or a resource of another domain. Returns whether it is valid.
 fn resource_key(key: &str, at: At<'_>, errors: &mut Errors) -> bool {
     let wrong = names::qualified_name(key);
     if wrong.is_empty() {

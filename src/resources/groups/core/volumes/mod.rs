@@ -1,4 +1,4 @@
-//! Persistent volumes and their claims, and parts shared with other kinds.
+//! Persistent volumes and claims, and parts shared with other kinds.
 
 pub(super) mod claims;
 pub(super) mod persistent;
@@ -14,17 +14,17 @@ use crate::schema::Value;
 pub(in crate::resources::groups) use persistent::inline_spec;
 
 const MODES: [&str; 2] = ["Block", "Filesystem"];
-/// Access modes and how tables show them, in the order in which they show them.
+/// Access modes and their abbreviations, in the order of tables.
 const ACCESS_MODES: [(&str, &str); 4] = [
     ("ReadWriteOnce", "RWO"),
     ("ReadOnlyMany", "ROX"),
     ("ReadWriteMany", "RWX"),
     ("ReadWriteOncePod", "RWOP"),
 ];
-/// The annotation that named a storage class before there was a field.
+/// The annotation that preceded the field for the storage class.
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
-/// The defaults of a volume's sources and capacity.
+/// Sets the defaults of a volume's source and capacity.
 pub(in crate::resources::groups) fn source_defaults(spec: &mut Value) {
     for (kind, source) in spec
         .as_object_mut()
@@ -51,7 +51,7 @@ fn shown_modes(modes: &[Value]) -> String {
         .join(",")
 }
 
-/// The class of a volume or claim: the annotation wins over the field.
+/// The storage class of a volume or claim; the annotation has precedence over the field.
 fn class(object: &Value) -> &str {
     match object
         .at("metadata")
@@ -64,7 +64,7 @@ fn class(object: &Value) -> &str {
     }
 }
 
-/// Validates a quantity that must be whole and above zero, in the two ways upstream validates it.
+/// Validates that a quantity is positive, in the two ways of upstream.
 fn positive_quantity(amount: At<'_>, errors: &mut Errors) {
     if amount.quantity().is_some_and(|amount| amount.sign() <= 0) {
         errors.invalid(amount.path, amount.value, "must be greater than zero");
@@ -79,7 +79,7 @@ fn basic_quantity(amount: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// The class names and other names that are subdomains.
+/// Validates a subdomain, such as the name of a storage class.
 fn subdomain(name: &str) -> Vec<String> {
     names::subdomain_name(name, false)
 }

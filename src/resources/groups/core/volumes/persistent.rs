@@ -106,7 +106,7 @@ fn volume(object: At<'_>, old: Option<At<'_>>, errors: &mut Errors) {
     mount_options(object, errors);
 }
 
-/// Validates the spec of a volume that is not an object of its own but written out in an attachment.
+/// Validates a volume spec that is inline in a VolumeAttachment.
 pub(in crate::resources::groups) fn inline_spec(spec: At<'_>, errors: &mut Errors) {
     const HERE: &str = "in the context of inline volumes";
     let not_here = |field: &str, errors: &mut Errors| {
@@ -155,7 +155,7 @@ fn recycles_root(spec: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Whether nothing is left of an absolute path once `.` and `..` are worked out.
+/// Whether an absolute path is the root once `.` and `..` are resolved.
 fn clean_is_root(path: &str) -> bool {
     let mut depth = 0usize;
     for step in path.split('/') {
@@ -210,7 +210,7 @@ fn mount_options(object: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// The sources of a spec, alone.
+/// The volume sources in a spec.
 fn made_of(spec: &Value) -> Value {
     let members = spec.as_object().into_iter().flat_map(Object::iter);
     Value::Object(
@@ -221,7 +221,7 @@ fn made_of(spec: &Value) -> Value {
     )
 }
 
-/// Whether nodes are selected as before, except labels that are called by their later names.
+/// Whether the node affinity is unchanged, except for labels replaced by their current names.
 fn same_nodes(before: &Value, now: &Value) -> bool {
     const LATER: [(&str, &str); 5] = [
         ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
@@ -245,7 +245,8 @@ fn same_nodes(before: &Value, now: &Value) -> bool {
         let expressions = defaults::items(is, "matchExpressions");
         for (was, is) in was.list("matchExpressions").iter().zip(expressions) {
             let (from, to) = (was.str("key"), is.str("key"));
-            // Upstream looks the old key up in a map, where one that has no later name has an empty one.
+            // Upstream's map lookup returns an empty name for keys without a replacement, so these may change to an
+            // empty key.
             let later = LATER.iter().find(|(beta, _)| *beta == from);
             if later.map_or("", |(_, name)| name) == to {
                 is.set("key", was.at("key"));
@@ -258,7 +259,7 @@ fn same_nodes(before: &Value, now: &Value) -> bool {
 fn update(object: At<'_>, old: At<'_>, errors: &mut Errors) {
     let (spec, before) = (object.field("spec"), old.value.at("spec"));
     let (mut now, was) = (made_of(spec.value), made_of(before));
-    // The secret for growing may be given later.
+    // The secret for expansion may be added later.
     if let (Some(csi), Some(before)) = (now.get_mut("csi"), was.get("csi"))
         && before.get("controllerExpandSecretRef").is_none()
     {

@@ -1,4 +1,4 @@
-//! Sources of persistent volumes: one check per source, in upstream's order. Follows
+//! Volume sources of persistent volumes, in upstream's order. Follows
 //! k8s.io/kubernetes/pkg/apis/core/validation/validation.go.
 
 use crate::meta::{At, Errors, names};
@@ -8,7 +8,7 @@ use crate::resources::groups::core::pods::validate::sources::{
 };
 use crate::resources::groups::core::pods::validate::volumes::{host_path, no_backsteps};
 
-/// A source: its field, the field its errors are told under where that is another one, its check.
+/// A source: its field, its field in errors if that differs, and its validation.
 struct Source {
     field: &'static str,
     told: &'static str,
@@ -78,7 +78,7 @@ const SOURCES: [Source; 22] = [
     source("csi", csi),
 ];
 
-/// Validates that there is one source in a spec, and what it says. `name` is the volume's.
+/// Validates that a spec has one source, and the source. `name` is the volume's.
 pub(super) fn sources(spec: At<'_>, name: &str, affinity: bool, errors: &mut Errors) {
     let mut found = 0;
     for Source { field, told, check } in &SOURCES {
@@ -86,7 +86,7 @@ pub(super) fn sources(spec: At<'_>, name: &str, affinity: bool, errors: &mut Err
         if at.is_absent() {
             continue;
         }
-        // Only flexVolume may stand beside others.
+        // Only flexVolume may be combined with another source.
         if found > 0 && *field != "flexVolume" {
             let told = if *field == "cephfs" { "cephFS" } else { field };
             errors.forbidden(
@@ -111,12 +111,12 @@ pub(super) fn sources(spec: At<'_>, name: &str, affinity: bool, errors: &mut Err
     }
 }
 
-/// The fields of a spec that are sources.
+/// Whether the field is a volume source.
 pub(super) fn is_source(field: &str) -> bool {
     SOURCES.iter().any(|source| source.field == field)
 }
 
-/// A secret in a namespace, only whose presence is asked for.
+/// Requires a reference to a secret with name and namespace.
 fn secret(at: At<'_>, errors: &mut Errors) {
     let secret = at.field("secretRef");
     if !secret.is_absent() {

@@ -51,7 +51,7 @@ fn a_volume_is_made_of_one_thing() {
             ],
         ),
     ] {
-        // Told without "metadata" refusals: volumes have no namespace.
+        // Only errors about the spec: errors about metadata differ, because volumes have no namespace.
         let told: Vec<String> = trial.refusals(&volume(source));
         let told: Vec<&String> = told.iter().filter(|t| t.starts_with("spec")).collect();
         assert_eq!(told, refused, "{source}");

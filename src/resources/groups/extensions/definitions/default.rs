@@ -7,7 +7,7 @@ use crate::resources::custom::embedded;
 use crate::schema::check::{Check, validate as checked};
 use crate::schema::{Schema, Value, structural};
 
-/// Validates every default in a whole schema.
+/// Validates all defaults in a schema.
 pub(super) fn validate(root: At<'_>, pruned: bool, errors: &mut Errors) {
     let around = Around {
         resource: root.value,
@@ -19,7 +19,7 @@ pub(super) fn validate(root: At<'_>, pruned: bool, errors: &mut Errors) {
     walk(root, &around, errors);
 }
 
-/// Whether a schema has a default that holds what the schema does not know.
+/// Whether a schema has a default with fields that the schema does not specify.
 pub(super) fn has_unpruned(schema: &Value) -> bool {
     crate::resources::custom::definition::any(schema, &|schema| {
         schema
@@ -32,11 +32,11 @@ fn is_unpruned(default: &Value, schema: &Schema) -> bool {
     structural::pruned(default.clone(), schema) != *default
 }
 
-/// What stands around a schema: the resource that it is a part of, and the way there.
+/// The surroundings of a schema: the resource that contains it, and the path in it.
 #[derive(Clone)]
 struct Around<'a> {
     resource: &'a Value,
-    /// Names of members; none for an item of a list.
+    /// Names of members; `None` for an item of a list.
     steps: Vec<Option<&'a str>>,
     in_meta: bool,
     root: bool,
@@ -51,7 +51,7 @@ impl<'a> Around<'a> {
         inner
     }
 
-    /// A resource with nothing in it but this value in its place.
+    /// The resource with nothing but this value at the path.
     fn object(&self, value: &Value) -> Value {
         let mut value = value.clone();
         for step in self.steps.iter().rev() {
@@ -103,7 +103,7 @@ fn walk<'a>(at: At<'a>, around: &Around<'a>, errors: &mut Errors) {
     }
 }
 
-/// [`walk`] for a schema whose path is shorter-lived than itself.
+/// [`walk`], for a path that lives shorter than the schema.
 fn walk_inner<'a>(schema: &'a Value, path: Path<'_>, around: &Around<'a>, errors: &mut Errors) {
     let mut found = Errors::default();
     walk(At::root(schema), around, &mut found);
@@ -132,7 +132,7 @@ fn elsewhere(
         structural::part(schema)
     };
     if pruned && is_unpruned(default, &compiled) {
-        // Go writes maps sorted.
+        // Go prints maps sorted.
         let mut shown = default.clone();
         shown.sort();
         errors.invalid(path, shown, "must not have unknown fields");

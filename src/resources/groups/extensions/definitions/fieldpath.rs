@@ -3,7 +3,7 @@
 
 use crate::schema::Value;
 
-/// The tokens of a path: delimiters, quoted texts, names.
+/// The tokens of a path: delimiters, quoted strings, names.
 fn tokens(path: &str) -> Vec<&str> {
     let mut out = Vec::new();
     let mut rest = path;
@@ -29,7 +29,7 @@ fn tokens(path: &str) -> Vec<&str> {
     out
 }
 
-/// The path as field errors write it, and the schema that it leads to. `arrays` is whether brackets are allowed.
+/// The path as written in field errors, and the schema at the path. `arrays` allows brackets.
 ///
 /// # Errors
 /// Upstream's text.

@@ -1,9 +1,9 @@
-//! A definition's spec as upstream validates it: what is equal in all versions is moved next to the versions.
-//! Follows the conversion in k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1/conversion.go.
+//! A definition's spec in upstream's internal form: what is equal in all versions is moved from the versions into the
+//! spec. Follows the conversion in k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1/conversion.go.
 
 use crate::schema::{Value, internal, json};
 
-/// The members of a version that are lifted out of it.
+/// The members that are moved.
 const LIFTED: [&str; 4] = [
     "schema",
     "subresources",
@@ -11,16 +11,16 @@ const LIFTED: [&str; 4] = [
     "selectableFields",
 ];
 
-/// A spec whose equal parts are lifted.
+/// A spec in internal form.
 pub(super) struct Lifted {
-    /// The versions, without what was lifted.
+    /// The versions without the moved members.
     pub versions: Vec<Value>,
-    /// Schema, subresources, columns and selectable fields that all versions have.
+    /// The schema, subresources, columns and selectable fields common to all versions.
     common: [Value; 4],
 }
 
 impl Lifted {
-    /// Lifts what is equal in every version of a spec.
+    /// Converts a spec.
     pub fn of(spec: &Value) -> Lifted {
         let mut versions = spec.list("versions").to_vec();
         let mut common = [Value::Null, Value::Null, Value::Null, Value::Null];
@@ -39,22 +39,22 @@ impl Lifted {
         Lifted { versions, common }
     }
 
-    /// The schema of all versions; null where they differ.
+    /// The schema of all versions; null if they differ.
     pub fn schema(&self) -> &Value {
         &self.common[0]
     }
 
-    /// The subresources of all versions; null where they differ.
+    /// The subresources of all versions; null if they differ.
     pub fn subresources(&self) -> &Value {
         &self.common[1]
     }
 
-    /// The printer columns of all versions; null where they differ.
+    /// The printer columns of all versions; null if they differ.
     pub fn columns(&self) -> &Value {
         &self.common[2]
     }
 
-    /// The selectable fields of all versions; null where they differ.
+    /// The selectable fields of all versions; null if they differ.
     pub fn selectable(&self) -> &Value {
         &self.common[3]
     }
@@ -81,7 +81,7 @@ impl Lifted {
                 .any(|version| version.at("subresources").get("status").is_some())
     }
 
-    /// The versions as a refusal shows them.
+    /// The versions as shown in errors.
     pub fn shown(&self, spec: &Value) -> String {
         if spec.at("versions").is_null() {
             return "null".to_owned();

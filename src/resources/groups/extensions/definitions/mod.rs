@@ -72,7 +72,7 @@ fn defaults(object: &mut Value, _: &Cx<'_>) {
         names.insert("listKind", format!("{kind}List"));
     }
     spec.set_default("conversion", crate::value!({"strategy": "None"}));
-    // The internal type holds what a webhook says, and no webhook that says nothing.
+    // The internal type has no `webhook` if it would be empty.
     let conversion = spec.object_mut("conversion");
     let says = |webhook: &Value| {
         let versions = webhook.list("conversionReviewVersions");
@@ -102,8 +102,8 @@ fn defaults(object: &mut Value, _: &Cx<'_>) {
     }
 }
 
-/// The first deletion marks the definition; it goes when its instances are gone. Neither generation nor grace period
-/// is touched.
+/// The first deletion marks the definition, which is removed when its instances are gone. Generation and grace period
+/// are not set.
 fn prepare_delete(object: &mut Value, cx: &Cx<'_>) {
     if condition(object, "Terminating").is_empty() {
         conditions::begin_ending(object, &time::print(cx.now));

@@ -16,10 +16,10 @@ use crate::schema::{Value, json};
 
 pub(super) use self::warnings::warnings;
 
-/// Types that a schema may name.
+/// The types of schemas.
 pub(super) const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 
-/// What schemas must keep to. An update may keep what the old definition did wrong.
+/// Options for validation. An update may keep violations of the old definition.
 pub(super) struct Options {
     /// Every version needs a schema.
     pub required: bool,
@@ -30,7 +30,7 @@ pub(super) struct Options {
 }
 
 impl Options {
-    /// What is demanded of a definition that takes the place of `old`.
+    /// The options for a definition that replaces `old`.
     pub fn new(old: Option<&Value>) -> Options {
         let versions = old.map_or(&[][..], |old| old.at("spec").list("versions"));
         let schemas = || {
@@ -56,7 +56,7 @@ impl Options {
     }
 }
 
-/// Whether the items of a set are neither scalars nor atomic.
+/// Whether a set has items that are neither scalar nor atomic.
 fn has_loose_set(schema: &Value) -> bool {
     let items = schema.at("items");
     schema.str("x-kubernetes-list-type") == "set"
@@ -67,7 +67,7 @@ fn has_loose_set(schema: &Value) -> bool {
         }
 }
 
-/// Validates the `schema` of a version. `status` is whether the status subresource is on.
+/// Validates the `schema` of a version. `status` is whether it has the status subresource.
 pub(super) fn validate(schema: At<'_>, status: bool, options: &Options, errors: &mut Errors) {
     let root = schema.field("openAPIV3Schema");
     if root.is_absent() {
@@ -104,13 +104,13 @@ pub(super) fn validate(schema: At<'_>, status: bool, options: &Options, errors: 
     }
 }
 
-/// Where in a schema a schema stands.
+/// Where a schema is within the whole.
 #[derive(Clone, Default)]
 struct Place {
     root: bool,
-    /// Within the metadata or type of a resource.
+    /// Within metadata or the type of a resource.
     in_meta: bool,
-    /// Why there may be no defaults.
+    /// Why defaults are not allowed.
     no_defaults: Option<String>,
 }
 
@@ -185,7 +185,7 @@ fn walk(at: At<'_>, place: &Place, options: &Options, errors: &mut Errors) {
     expressions(at, errors);
 }
 
-/// What OpenAPI has and definitions have not.
+/// Rejects OpenAPI keywords that definitions do not support.
 fn plain(at: At<'_>, place: &Place, options: &Options, errors: &mut Errors) {
     let schema = at.value;
     let kind = at.field("type");
@@ -299,7 +299,7 @@ fn extensions(at: At<'_>, options: &Options, errors: &mut Errors) {
     }
 }
 
-/// Rules that are expressions: what can be validated without compiling them.
+/// Validates rules without compiling them.
 fn expressions(at: At<'_>, errors: &mut Errors) {
     let broken = |text: &str| text.contains(['\n', '\r']);
     for rule in at.field("x-kubernetes-validations").items() {

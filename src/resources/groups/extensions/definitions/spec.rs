@@ -18,11 +18,11 @@ use crate::resources::custom::{condition, conditions};
 use crate::resources::{Cx, metadata};
 use crate::schema::{Value, json};
 
-/// What an update may keep though a creation may not have it.
+/// What an update may keep from the old definition.
 pub(super) struct Options<'a> {
-    /// The old definition; none for a creation.
+    /// The old definition; `None` for a creation.
     pub old: Option<&'a Value>,
-    /// What may stand in schemas.
+    /// The options for schemas.
     pub schema: schema::Options,
 }
 
@@ -76,14 +76,14 @@ pub(super) fn validate(new: At<'_>, old: Option<At<'_>>, _: &Cx<'_>, errors: &mu
     }
 }
 
-/// Validates the metadata of an update as those of all kinds are: upstream does it here, too, and tells causes twice.
+/// Validates the metadata of an update once more, as upstream does, so that errors are reported twice.
 fn metadata_again(new: At<'_>, old: Option<At<'_>>, errors: &mut Errors) {
     if let Some(old) = old {
         metadata::validate_update(new.field("metadata"), old.field("metadata"), errors);
     }
 }
 
-/// Validates the status of a definition.
+/// Validates a definition's status.
 pub(super) fn validate_status(new: At<'_>, old: At<'_>, _: &Cx<'_>, errors: &mut Errors) {
     metadata_again(new, Some(old), errors);
     let status = new.field("status");
@@ -263,7 +263,7 @@ fn stored_versions(stored: At<'_>, spec: &Value, errors: &mut Errors) {
             .collect()
     };
     let list = names(stored);
-    // A second version of the same name does not find its name any more.
+    // Upstream removes names as it goes, so a second version with the same name counts as not stored.
     let mut known: BTreeSet<&str> = list.iter().map(String::as_str).collect();
     for version in spec.list("versions") {
         let name = version.str("name");
@@ -292,7 +292,7 @@ fn stored_versions(stored: At<'_>, spec: &Value, errors: &mut Errors) {
     }
 }
 
-/// Whether a schema, or one within it, says a default.
+/// Whether a schema, or one within it, has a default.
 fn has_default(schema: &Value) -> bool {
     let Some(members) = schema.as_object() else {
         return false;
@@ -310,8 +310,8 @@ fn has_default(schema: &Value) -> bool {
     })
 }
 
-/// Definitions of the community's groups must say that they are approved; what an update leaves as it was is not
-/// asked for again.
+/// Definitions in the community's groups require an annotation about their approval, except in updates that leave it
+/// unchanged.
 fn approval(new: &Value, old: Option<&Value>, errors: &mut Errors) {
     let Some((_, reason, message)) = conditions::approval(new) else {
         return;

@@ -5,9 +5,9 @@ use crate::meta::errors::{FieldError, Path};
 use crate::meta::{At, Errors, regexp};
 use crate::schema::{Object, Value};
 
-/// Why a schema cannot be taken as a structural one at all.
+/// Why a schema cannot be represented as a structural schema.
 pub(super) fn unsupported(schema: &Value) -> Option<String> {
-    // Each with the name that refusals give it.
+    // With upstream's name in errors.
     const NEVER: [(&str, &str); 7] = [
         ("id", "id"),
         ("$schema", "schema"),
@@ -51,7 +51,7 @@ pub(super) fn unsupported(schema: &Value) -> Option<String> {
         .or_else(|| unsupported(schema.at("additionalProperties")))
 }
 
-/// Where a schema stands, for refusals of one without a type.
+/// Where a schema is, for errors about a missing type.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Level {
     Root,
@@ -59,7 +59,7 @@ enum Level {
     Field,
 }
 
-/// Validates a whole schema. Refusals are sorted by their texts.
+/// Validates a schema. Errors are sorted by text.
 pub(super) fn validate(schema: At<'_>, errors: &mut Errors) {
     let mut found = Errors::default();
     invariants(schema, Level::Root, &mut found);
@@ -84,7 +84,7 @@ fn is_branch_of_type(branch: &Value, kind: &str) -> bool {
             == 1
 }
 
-/// `anyOf: [{type: integer}, {type: string}]`
+/// Whether this is `anyOf: [{type: integer}, {type: string}]`.
 fn is_int_or_string(branches: &[Value]) -> bool {
     matches!(branches, [a, b] if is_branch_of_type(a, "integer") && is_branch_of_type(b, "string"))
 }
@@ -196,7 +196,7 @@ fn invariants(at: At<'_>, level: Level, errors: &mut Errors) {
     }
 }
 
-/// Whether a schema of metadata restricts nothing but names.
+/// Whether a schema of metadata restricts only names.
 fn only_names(metadata: &Value) -> bool {
     metadata
         .entries_of()
@@ -210,14 +210,14 @@ fn only_names(metadata: &Value) -> bool {
         })
 }
 
-/// Alternatives that mean an integer or text, and may say types.
+/// Which branches may specify types, because they stand for int-or-string.
 #[derive(Clone, Copy, Default)]
 struct Skip {
     any_of: bool,
     first_all_of: bool,
 }
 
-/// What is demanded of values beside their type.
+/// Validates the value restrictions of a schema.
 fn values(at: At<'_>, skip: Skip, errors: &mut Errors) {
     if !skip.any_of {
         for branch in at.field("anyOf").items() {
@@ -247,7 +247,7 @@ fn values(at: At<'_>, skip: Skip, errors: &mut Errors) {
     }
 }
 
-/// A schema below an alternative: it says nothing of structure.
+/// Validates a schema within a logical keyword, which must not specify structure.
 fn nested(at: At<'_>, skip: Skip, errors: &mut Errors) {
     if at.value.as_object().is_none() {
         return;
@@ -294,7 +294,7 @@ fn nested(at: At<'_>, skip: Skip, errors: &mut Errors) {
     for (key, why) in NEVER {
         let there = match at.value.get(key) {
             None => false,
-            // `additionalProperties: false` says nothing.
+            // `additionalProperties: false` has no effect.
             Some(Value::Bool(value)) => *value,
             Some(value) => !value.is_empty() || key == "default" || key == "additionalProperties",
         };
@@ -310,7 +310,7 @@ fn nested(at: At<'_>, skip: Skip, errors: &mut Errors) {
     }
 }
 
-/// Everything that alternatives at `schema` name must be named in the structure too.
+/// Fields named within logical keywords must also be specified outside of them.
 fn completeness(
     schema: &Value,
     structure: Option<&Value>,

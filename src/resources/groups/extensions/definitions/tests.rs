@@ -1,6 +1,6 @@
 use crate::resources::groups::trial::Trial;
 
-/// A definition with a schema of `spec`, and more members of its only version.
+/// A definition with a schema of `spec`, and additional members of its only version.
 fn definition(spec: &str, version: &str) -> String {
     let comma = if version.is_empty() { "" } else { "," };
     format!(

@@ -1,7 +1,7 @@
 use super::*;
 use crate::value;
 
-/// Ready, status and restarts of a pod at 100 seconds past 1970.
+/// The columns ready, status and restarts of a pod, 100 seconds after the epoch.
 fn row(pod: &Value) -> (String, String, String) {
     let cells = super::pod(pod, 100);
     let text = |n: usize| cells[n].as_str().unwrap().to_owned();

@@ -1,4 +1,4 @@
-//! Affinity to nodes and pods, and topology spread constraints.
+//! Node affinity, pod affinity, and topology spread constraints.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -10,7 +10,7 @@ const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 const NO_OPERATOR: &str = "not a valid selector operator";
 
-/// A pod's affinity.
+/// Validates a pod's affinity.
 pub(super) fn affinity(affinity: At<'_>, before: Before<'_>, errors: &mut Errors) {
     if affinity.value.is_empty() {
         return;
@@ -22,7 +22,7 @@ pub(super) fn affinity(affinity: At<'_>, before: Before<'_>, errors: &mut Errors
     }
     for preferred in node.field(PREFERRED).items() {
         weight(preferred, errors);
-        // Values that no label can have are no mistake here: there may be only one node.
+        // Upstream allows invalid label values here.
         let term = preferred.field("preference");
         node_selector_term(term, &|| true, errors);
     }
@@ -49,7 +49,7 @@ fn weight(term: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// A selector of nodes: ValidateNodeSelector. `any_value` tells whether values may be what no label can have.
+/// Validates a node selector: ValidateNodeSelector. `any_value` returns whether invalid label values are allowed.
 pub(in crate::resources::groups) fn node_selector(
     selector: At<'_>,
     any_value: impl Fn() -> bool,
@@ -133,7 +133,7 @@ fn pod_term(term: At<'_>, before: Before<'_>, errors: &mut Errors) {
     key.checked(names::qualified_name, errors);
 }
 
-/// Keys of labels whose values are the pod's own: ValidateMatchLabelKeysAndMismatchLabelKeys.
+/// Validates the keys of labels whose values are taken from the pod: ValidateMatchLabelKeysAndMismatchLabelKeys.
 pub(super) fn label_keys(owner: At<'_>, errors: &mut Errors) {
     let selector = owner.value.at("labelSelector");
     for list in ["matchLabelKeys", "mismatchLabelKeys"] {
@@ -152,7 +152,7 @@ pub(super) fn label_keys(owner: At<'_>, errors: &mut Errors) {
             key.checked(names::qualified_name, errors);
         }
     }
-    // Expressions made of these keys are there already: a key that is there twice was in the selector before.
+    // Expressions for these keys have already been added: a key that occurs twice was in the original selector.
     let matched = owner.value.list("matchLabelKeys").iter().enumerate();
     let last: HashMap<&str, usize> = matched
         .filter_map(|(i, key)| Some((key.as_str()?, i)))
@@ -186,7 +186,7 @@ pub(super) fn label_keys(owner: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Spread constraints: validateTopologySpreadConstraints.
+/// Validates spread constraints: validateTopologySpreadConstraints.
 pub(super) fn spread(list: At<'_>, before: Before<'_>, errors: &mut Errors) {
     let pair = |value: &'_ Value| {
         let of = |key| value.str(key).to_owned();
@@ -247,7 +247,7 @@ pub(super) fn spread(list: At<'_>, before: Before<'_>, errors: &mut Errors) {
     }
 }
 
-/// The rule for label keys of constraints before v1.34: ValidateMatchLabelKeysInTopologySpread.
+/// The rule for label keys of spread constraints before v1.34: ValidateMatchLabelKeysInTopologySpread.
 fn older_label_keys(constraint: At<'_>, errors: &mut Errors) {
     let selector = constraint.value.at("labelSelector");
     let keys = constraint.field("matchLabelKeys");

@@ -8,15 +8,15 @@ use crate::meta::{At, Errors};
 use crate::schema::{Value, json};
 
 const TOLERATIONS: &str = "scheduler.alpha.kubernetes.io/tolerations";
-/// What it costs to delete a pod, compared with others of its owner.
+/// The cost of deleting a pod, relative to other pods of its owner.
 pub(super) const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-/// A pod's seccomp profile, before there was a field.
+/// A pod's seccomp profile, before it became a field.
 pub(in crate::resources::groups::core) const SECCOMP: &str =
     "seccomp.security.alpha.kubernetes.io/pod";
-/// A container's; its name follows.
+/// The prefix for a container's seccomp profile, followed by its name.
 pub(in crate::resources::groups::core) const CONTAINER_SECCOMP: &str =
     "container.seccomp.security.alpha.kubernetes.io/";
-/// A container's AppArmor profile; its name follows.
+/// The prefix for a container's AppArmor profile, followed by its name.
 pub(in crate::resources::groups::core) const APP_ARMOR: &str =
     "container.apparmor.security.beta.kubernetes.io/";
 const LOCALHOST: &str = "localhost/";
@@ -104,7 +104,7 @@ fn seccomp_profile(profile: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Annotations and the fields that took their place must say the same: validateSeccompAnnotationsAndFields and
+/// Annotations must agree with the fields that replaced them: validateSeccompAnnotationsAndFields and
 /// validateAppArmorAnnotationsAndFieldsMatchOnCreate.
 pub(super) fn match_fields(meta: &Value, spec: At<'_>, errors: &mut Errors) {
     let annotations = meta.at("annotations");
@@ -140,7 +140,7 @@ pub(super) fn match_fields(meta: &Value, spec: At<'_>, errors: &mut Errors) {
     });
 }
 
-/// The security contexts of containers for which there is an annotation, and its value.
+/// Calls `judge` with the security context of each container that has an annotation, and the annotation's value.
 fn each(spec: At<'_>, annotations: &Value, prefix: &str, mut judge: impl FnMut(At<'_>, &Value)) {
     for list in CONTAINERS {
         for container in spec.field(list).items() {

@@ -1,5 +1,5 @@
-//! Exceptions for existing objects from newer rules: a pod spec may keep what it already had. Follows
-//! GetValidationOptionsFromPodSpecAndMeta of k8s.io/kubernetes/pkg/api/pod/util.go.
+//! Exemptions from newer rules: an update may keep what the old pod spec already contained. Follows
+//! GetValidationOptionsFromPodSpecAndMeta in k8s.io/kubernetes/pkg/api/pod/util.go.
 
 use super::annotations::DELETION_COST;
 use super::{containers, is_sidecar, resources, systems};
@@ -7,17 +7,18 @@ use crate::meta::{At, Errors};
 use crate::resources::groups::core::nodes::has_bad_label_values;
 use crate::schema::Value;
 
-/// The pod or template that is replaced, if there is one. Each question is asked only where a rule is broken.
+/// The old pod or template, if there is one. Its methods return whether it contained what a rule forbids, and are
+/// called only if the rule is violated.
 #[derive(Clone, Copy, Default)]
 pub(in crate::resources::groups) struct Before<'a> {
-    /// The whole is a pod, not a template.
+    /// Whether this is a pod, not a template.
     pub pod: bool,
-    /// Metadata and spec of what was.
+    /// The old metadata and spec.
     pub old: Option<&'a Value>,
 }
 
 impl<'a> Before<'a> {
-    /// A template that takes the place of `old` (null for none).
+    /// A template that replaces `old` (null if there is none).
     pub fn template(old: &'a Value) -> Self {
         Before {
             pod: false,
@@ -29,13 +30,13 @@ impl<'a> Before<'a> {
         self.old.is_some_and(|old| had(old.at("spec")))
     }
 
-    /// An annotation pod-deletion-cost that is no number.
+    /// An annotation pod-deletion-cost that is not a number.
     pub fn any_deletion_cost(&self) -> bool {
         self.old
             .is_some_and(|old| !deletion_cost(old.at("metadata").at("annotations")))
     }
 
-    /// Values in selectors of pod affinity that no label can have.
+    /// Invalid label values in selectors of pod affinity.
     pub fn any_affinity_value(&self) -> bool {
         self.spec(|spec| {
             let affinity = spec.at("affinity");
@@ -49,7 +50,7 @@ impl<'a> Before<'a> {
         })
     }
 
-    /// Values in required node affinity that no label can have.
+    /// Invalid label values in required node affinity.
     pub fn any_node_value(&self) -> bool {
         self.spec(|spec| {
             let required = spec.path(&[
@@ -61,7 +62,7 @@ impl<'a> Before<'a> {
         })
     }
 
-    /// Huge pages that are no whole number of pages.
+    /// Huge pages that are not a whole number of pages.
     pub fn broken_pages(&self) -> bool {
         self.spec(|spec| {
             containers(spec).any(|container| {
@@ -75,7 +76,7 @@ impl<'a> Before<'a> {
         })
     }
 
-    /// A spread constraint's selector that is none.
+    /// An invalid selector of a spread constraint.
     pub fn any_spread_selector(&self) -> bool {
         self.spec(|spec| {
             spec.list("topologySpreadConstraints")
@@ -84,7 +85,7 @@ impl<'a> Before<'a> {
         })
     }
 
-    /// Label keys of spread constraints that break today's rules.
+    /// Label keys of spread constraints that violate the current rules.
     pub fn any_spread_keys(&self) -> bool {
         self.spec(|spec| {
             spec.list("topologySpreadConstraints")
@@ -97,7 +98,7 @@ impl<'a> Before<'a> {
         })
     }
 
-    /// A token's path that leads out of its volume.
+    /// A path of a token outside of its volume.
     pub fn any_token_path(&self) -> bool {
         self.spec(|spec| {
             spec.list("volumes").iter().any(|volume| {
@@ -112,7 +113,7 @@ impl<'a> Before<'a> {
         })
     }
 
-    /// Settings of the kernel that do not go with the host's namespaces.
+    /// Sysctls that conflict with host namespaces.
     pub fn any_sysctl(&self) -> bool {
         self.spec(|spec| {
             spec.at("securityContext")
@@ -122,12 +123,12 @@ impl<'a> Before<'a> {
         })
     }
 
-    /// The host's network with users of the pod's own.
+    /// The host network with a user namespace.
     pub fn host_network_with_own_users(&self) -> bool {
         self.spec(|spec| spec.bool("hostNetwork") && systems::own_users(spec))
     }
 
-    /// Block devices with users of the pod's own.
+    /// Block devices with a user namespace.
     pub fn devices_with_own_users(&self) -> bool {
         self.spec(|spec| {
             systems::own_users(spec)
@@ -135,7 +136,7 @@ impl<'a> Before<'a> {
         })
     }
 
-    /// Tolerations that compare numbers.
+    /// Tolerations with numeric comparisons.
     pub fn compares_taints(&self) -> bool {
         self.spec(|spec| {
             spec.list("tolerations")
@@ -144,7 +145,7 @@ impl<'a> Before<'a> {
         })
     }
 
-    /// Init containers that are restarted when resized.
+    /// Init containers with a restart on resize.
     pub fn restarts_init_on_resize(&self) -> bool {
         self.spec(|spec| {
             spec.list("initContainers").iter().any(|container| {
@@ -157,7 +158,7 @@ impl<'a> Before<'a> {
         })
     }
 
-    /// An image volume of no image.
+    /// An image volume without an image.
     pub fn empty_image(&self) -> bool {
         self.spec(|spec| {
             spec.list("volumes").iter().any(|volume| {
@@ -168,7 +169,7 @@ impl<'a> Before<'a> {
         })
     }
 
-    /// CAP_SYS_ADMIN without escalation.
+    /// CAP_SYS_ADMIN without privilege escalation.
     pub fn sys_admin(&self) -> bool {
         self.spec(|spec| {
             containers(spec).any(|container| {
@@ -180,7 +181,7 @@ impl<'a> Before<'a> {
     }
 }
 
-/// Whether an annotation pod-deletion-cost, if there is one, is a 32-bit integer as Go writes it.
+/// Whether the annotation pod-deletion-cost, if present, is a 32-bit integer in Go's format.
 pub(super) fn deletion_cost(annotations: &Value) -> bool {
     let Some(cost) = annotations.get(DELETION_COST).and_then(Value::as_str) else {
         return true;

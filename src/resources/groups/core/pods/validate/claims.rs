@@ -1,4 +1,4 @@
-//! Resource claims of pods, and storage claims in templates.
+//! Resource claims of pods, and volume claim templates.
 
 use std::collections::BTreeSet;
 
@@ -12,10 +12,10 @@ const ACCESS_MODES: &[&str] = &[
     "ReadWriteOnce",
     "ReadWriteOncePod",
 ];
-/// What marks the image of a pod that a kubelet made from a file.
+/// The annotation of mirror pods.
 pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 
-/// A pod's resource claims: validatePodResourceClaims.
+/// Validates a pod's resource claims: validatePodResourceClaims.
 pub(super) fn pod_claims(list: At<'_>, meta: &Value, errors: &mut Errors) {
     let is_mirror = meta.at("annotations").get(MIRROR).is_some();
     let mut known = BTreeSet::new();
@@ -54,7 +54,7 @@ pub(super) fn pod_claims(list: At<'_>, meta: &Value, errors: &mut Errors) {
     }
 }
 
-/// The template of a claim made with a pod: ValidatePersistentVolumeClaimTemplate.
+/// Validates the template of an ephemeral volume's claim: ValidatePersistentVolumeClaimTemplate.
 pub(super) fn claim_template(template: At<'_>, errors: &mut Errors) {
     if template.is_absent() {
         return errors.required(template.path, "");
@@ -63,7 +63,7 @@ pub(super) fn claim_template(template: At<'_>, errors: &mut Errors) {
     claim_spec(template.field("spec"), None, errors);
 }
 
-/// The metadata that a template gives to what is made of it, which may say nothing else: ValidateTemplateObjectMeta.
+/// Validates a template's metadata, which may contain only labels and annotations: ValidateTemplateObjectMeta.
 pub(in crate::resources::groups) fn labels_and_annotations(meta: At<'_>, errors: &mut Errors) {
     crate::resources::metadata::annotations(meta.field("annotations"), errors);
     meta.field("labels").labels(errors);
@@ -100,7 +100,7 @@ pub(in crate::resources::groups) fn labels_and_annotations(meta: At<'_>, errors:
     }
 }
 
-/// The spec of a PersistentVolumeClaim; `old` is what it takes the place of: ValidatePersistentVolumeClaimSpec.
+/// Validates the spec of a PersistentVolumeClaim, which replaces `old`: ValidatePersistentVolumeClaimSpec.
 pub(in crate::resources::groups) fn claim_spec(
     spec: At<'_>,
     old: Option<&Value>,
@@ -121,7 +121,7 @@ pub(in crate::resources::groups) fn claim_spec(
         .checked_if_said(names::dns1123_subdomain, errors);
 }
 
-/// The access modes of a volume or claim; that there are some is asked elsewhere.
+/// Validates the access modes of a volume or claim. That there are any is checked elsewhere.
 pub(in crate::resources::groups::core) fn access_modes(modes: At<'_>, errors: &mut Errors) {
     let (mut alone, mut others) = (false, false);
     for mode in modes.list() {
@@ -182,7 +182,7 @@ fn data_sources(spec: At<'_>, old: Option<&Value>, errors: &mut Errors) {
     } else {
         return;
     };
-    // The value that upstream shows is a path, which has nothing to show.
+    // Upstream shows a field.Path as the value, which prints as an empty struct.
     errors.invalid_shown(spec.path, "{}", wrong);
 }
 

@@ -10,7 +10,7 @@ const MAX_RULES: usize = 20;
 const MAX_EXIT_CODES: usize = 255;
 const NO_SIDECAR: &str = "may not be set for init containers without restartPolicy=Always";
 
-/// The containers of a pod: validateContainers.
+/// Validates containers: validateContainers.
 pub(super) fn containers(list: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     if !list.required("", errors) {
         return;
@@ -28,7 +28,7 @@ pub(super) fn containers(list: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     host_ports(list, list.list(), 0, errors);
 }
 
-/// The init containers of a pod: validateInitContainers.
+/// Validates init containers: validateInitContainers.
 pub(super) fn init_containers(list: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     let mut known = taken(scope.spec, &["containers"]);
     for (i, container) in list.items().enumerate() {
@@ -44,7 +44,8 @@ pub(super) fn init_containers(list: At<'_>, scope: &Scope<'_>, errors: &mut Erro
         } else if !name.str().is_empty() {
             known.insert(container.value.str("name"));
         }
-        // They run one after another, so each may take the ports that another had. Upstream looks at lists of one.
+        // Init containers run one after another, so they may use the same host ports. Upstream checks lists of one
+        // item, so the index in paths is 0.
         host_ports(list, &list.list()[i..=i], 0, errors);
         let sidecar = is_sidecar(container.value);
         if sidecar {
@@ -75,7 +76,7 @@ fn restarts_on_resize(container: At<'_>, scope: &Scope<'_>, errors: &mut Errors)
     }
 }
 
-/// Containers added to a running pod: validateEphemeralContainers.
+/// Validates ephemeral containers: validateEphemeralContainers.
 pub(super) fn ephemeral_containers(list: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     const NOT_HERE: &str = "cannot be set for an Ephemeral Container";
     let others = taken(scope.spec, &["containers", "initContainers"]);
@@ -116,7 +117,7 @@ pub(super) fn ephemeral_containers(list: At<'_>, scope: &Scope<'_>, errors: &mut
     }
 }
 
-/// The names of containers in some lists of a spec.
+/// The names of the containers in some lists of a spec.
 fn taken<'a>(spec: &'a Value, lists: &[&str]) -> BTreeSet<&'a str> {
     lists
         .iter()
@@ -145,7 +146,7 @@ fn common(container: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     security::context(container.field("securityContext"), scope, errors);
 }
 
-/// What holds for a pod's containers, but not yet for a template's: validateContainerOnlyForPod.
+/// Rules for containers of pods that do not apply to templates: validateContainerOnlyForPod.
 pub(super) fn only_for_pods(container: At<'_>, errors: &mut Errors) {
     let image = container.field("image");
     if image.str().trim().len() != image.str().len() {
@@ -184,7 +185,7 @@ fn ports(list: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// A port of the host is taken once: AccumulateUniqueHostPorts. Items are counted from `first` in paths.
+/// Rejects duplicate host ports: AccumulateUniqueHostPorts. Indexes in paths start at `first`.
 fn host_ports(list: At<'_>, containers: &[Value], first: usize, errors: &mut Errors) {
     let mut known = BTreeSet::new();
     for (i, container) in containers.iter().enumerate() {
@@ -219,7 +220,7 @@ fn resize_policy(list: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
         if !known.insert(resource) {
             errors.duplicate(policy.path, resource);
         }
-        // Upstream names the list, not its items.
+        // Upstream reports the list's path, not the item's.
         let restart = policy.value.str("restartPolicy");
         for (text, supported) in [
             (resource, ["cpu", "memory"]),

@@ -86,7 +86,7 @@ pub(super) fn hostname_override(spec: At<'_>, errors: &mut Errors) {
     name.checked(names::dns1123_subdomain, errors);
 }
 
-/// Lines of the pod's hosts file: ValidateHostAliases.
+/// Validates host aliases: ValidateHostAliases.
 pub(super) fn host_aliases(list: At<'_>, errors: &mut Errors) {
     for alias in list.items() {
         alias.field("ip").checked(addresses::ip_legacy, errors);

@@ -14,7 +14,7 @@ const FIELDS: &[&str] = &[
     "status.podIP",
     "status.podIPs",
 ];
-/// What a field's path may be anywhere.
+/// Field paths that are valid anywhere.
 const KNOWN_FIELDS: &[&str] = &[
     "metadata.annotations",
     "metadata.labels",
@@ -35,10 +35,10 @@ const SCALES: &[&str] = &[
     "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei",
 ];
 
-/// Validates one kind of source of a variable.
+/// The name of a variable's source and its validation.
 type Source = (&'static str, fn(At<'_>, &mut Errors));
 
-/// Variables: ValidateEnv.
+/// Validates environment variables: ValidateEnv.
 pub(super) fn env(list: At<'_>, errors: &mut Errors) {
     for variable in list.items() {
         variable
@@ -80,13 +80,13 @@ fn value_from(source: At<'_>, value: &str, errors: &mut Errors) {
     errors.invalid(source.path, "", wrong);
 }
 
-/// `metadata.labels['x']` as path and subscript.
+/// Splits `metadata.labels['x']` into path and subscript.
 fn subscript(path: &str) -> Option<(&str, &str)> {
     let (path, key) = path.strip_suffix("']")?.split_once("['")?;
     (!path.is_empty()).then_some((path, key))
 }
 
-/// A field of the pod, out of those that are `supported` (sorted): validateObjectFieldSelector.
+/// Validates a reference to a field of the pod; `supported` is sorted: validateObjectFieldSelector.
 pub(super) fn field_ref(reference: At<'_>, supported: &[&str], errors: &mut Errors) {
     let field = reference.field("fieldPath");
     let version = reference.field("apiVersion");
@@ -115,7 +115,7 @@ pub(super) fn field_ref(reference: At<'_>, supported: &[&str], errors: &mut Erro
             errors,
         ),
         (None, text) => {
-            // What older clients call the same.
+            // The old name of the field.
             let name = match text {
                 "spec.host" => "spec.nodeName",
                 text => text,
@@ -131,8 +131,8 @@ pub(super) fn field_ref(reference: At<'_>, supported: &[&str], errors: &mut Erro
     }
 }
 
-/// An amount of a container's resources: validateContainerResourceFieldSelector. In a volume the container must
-/// be named.
+/// Validates a reference to a container's resources, which in a volume must name the container:
+/// validateContainerResourceFieldSelector.
 pub(super) fn resource_ref(reference: At<'_>, in_volume: bool, errors: &mut Errors) {
     let container = reference.field("containerName");
     let resource = reference.field("resource");
@@ -193,7 +193,7 @@ fn file_ref(reference: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Sources of many variables at once: ValidateEnvFrom. Paths of some refusals are the list's.
+/// Validates `envFrom`: ValidateEnvFrom. Some errors have the list's path.
 pub(super) fn env_from(list: At<'_>, errors: &mut Errors) {
     for item in list.items() {
         item.field("prefix")
@@ -224,7 +224,7 @@ pub(super) fn env_from(list: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Files of variables lie in empty directories: validateFileKeyRefVolumes.
+/// The volumes of file references must be emptyDir volumes: validateFileKeyRefVolumes.
 pub(super) fn file_volumes(spec: At<'_>, errors: &mut Errors) {
     for list in super::CONTAINERS {
         for container in spec.field(list).items() {
@@ -235,7 +235,7 @@ pub(super) fn file_volumes(spec: At<'_>, errors: &mut Errors) {
                 let source = variable.field("valueFrom");
                 let reference = source.field("fileKeyRef");
                 let name = reference.field("volumeName");
-                // The last of a name counts.
+                // Of several volumes with this name, upstream uses the last.
                 let volumes = spec.value.list("volumes");
                 match volumes.iter().rfind(|v| v.str("name") == name.str()) {
                     None => errors.not_found(name.path, name.str()),

@@ -46,7 +46,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::meta::{At, Errors};
 use crate::schema::Value;
 
-/// What a runtime class adds to each pod, validated as limits of a container.
+/// Validates the overhead of a runtime class, like the limits of a container.
 pub(in crate::resources::groups) fn class_overhead(overhead: At<'_>, errors: &mut Errors) {
     let scope = Scope {
         spec: &Value::Null,
@@ -57,15 +57,15 @@ pub(in crate::resources::groups) fn class_overhead(overhead: At<'_>, errors: &mu
     resources::overhead(overhead, &scope, errors);
 }
 
-/// What the checks of the parts of a pod spec know of the whole.
+/// What validations of parts of a pod spec need to know about the whole.
 pub(super) struct Scope<'a> {
     /// The pod spec.
     spec: &'a Value,
-    /// What it was, for rules that let be what was there already.
+    /// The old pod spec, for exemptions from newer rules.
     before: Before<'a>,
-    /// Sound volumes by their names: only they may be mounted.
+    /// The valid volumes by name: only they may be mounted.
     volumes: BTreeMap<&'a str, &'a Value>,
-    /// Names of the pod's resource claims.
+    /// The names of the pod's resource claims.
     claims: BTreeSet<&'a str>,
 }
 
@@ -74,18 +74,18 @@ impl<'a> Scope<'a> {
         self.volumes.get(name).copied()
     }
 
-    /// How long the pod may take to end, in seconds.
+    /// The pod's grace period, in seconds.
     fn grace(&self) -> Option<i64> {
         self.spec.at("terminationGracePeriodSeconds").as_int()
     }
 
-    /// Whether the pod shares the users of the host.
+    /// Whether the pod uses the host's user namespace.
     fn host_users(&self) -> bool {
         self.spec.at("hostUsers").as_bool().unwrap_or(true)
     }
 }
 
-/// The lists of containers in the order in which upstream visits them.
+/// The lists of containers in the order in which upstream validates them.
 pub(in crate::resources::groups::core) const CONTAINERS: [&str; 3] =
     ["initContainers", "containers", "ephemeralContainers"];
 
@@ -94,7 +94,7 @@ pub(in crate::resources::groups::core) fn containers(spec: &Value) -> impl Itera
     CONTAINERS.iter().flat_map(|list| spec.list(list))
 }
 
-/// A sidecar: an init container that runs along.
+/// Whether an init container is a sidecar.
 pub(in crate::resources::groups::core) fn is_sidecar(container: &Value) -> bool {
     container.str("restartPolicy") == "Always"
 }

@@ -32,7 +32,7 @@ impl<'a> Taken<'a> {
     }
 }
 
-/// Mounts: ValidateVolumeMounts. Paths of some refusals are the list's.
+/// Validates volume mounts: ValidateVolumeMounts. Some errors have the list's path.
 pub(super) fn mounts(container: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     let list = container.field("volumeMounts");
     let devices = Taken::by(container.value.list("volumeDevices"), "devicePath");
@@ -113,7 +113,7 @@ fn recursive_read_only(mount: At<'_>, list: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Block devices: ValidateVolumeDevices.
+/// Validates block devices: ValidateVolumeDevices.
 pub(super) fn devices(container: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     let list = container.field("volumeDevices");
     if list.list().is_empty() {

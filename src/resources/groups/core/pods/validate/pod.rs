@@ -18,7 +18,7 @@ fn before(old: Option<At<'_>>) -> Before<'_> {
     }
 }
 
-/// Metadata was validated by the pipeline: the rest of validatePodMetadataAndSpec.
+/// The rest of validatePodMetadataAndSpec; the pipeline has validated the metadata.
 fn whole(pod: At<'_>, before: Before<'_>, errors: &mut Errors) {
     let meta = pod.field("metadata");
     let spec = pod.field("spec");
@@ -44,7 +44,7 @@ fn whole(pod: At<'_>, before: Before<'_>, errors: &mut Errors) {
     }
 }
 
-/// The same of a pod that takes the place of `old`.
+/// The same for a pod that replaces `old`.
 pub(super) fn whole_of(new: At<'_>, old: At<'_>, errors: &mut Errors) {
     whole(new, before(Some(old)), errors);
 }
@@ -101,7 +101,7 @@ fn annotation_updates(new: At<'_>, old: At<'_>, errors: &mut Errors) {
     );
 }
 
-/// ValidateContainerUpdates; answers whether the lists can be compared.
+/// ValidateContainerUpdates. Returns whether the lists can be compared.
 fn container_updates(list: At<'_>, old: &[Value], errors: &mut Errors) -> bool {
     if list.list().len() != old.len() {
         errors.forbidden(list.path, "pod updates may not add or remove containers");
@@ -114,7 +114,7 @@ fn container_updates(list: At<'_>, old: &[Value], errors: &mut Errors) -> bool {
     true
 }
 
-/// A deadline may be set and lowered. Answers false where upstream looks no further.
+/// A deadline may be set and shortened. Returns whether upstream continues with the validation.
 fn deadline(deadline: At<'_>, old: &Value, errors: &mut Errors) -> bool {
     let was = old.at("activeDeadlineSeconds").as_int();
     match (deadline.int(), was) {
@@ -162,7 +162,7 @@ fn fewer_gates(list: At<'_>, old: &Value, errors: &mut Errors) {
     let last: HashMap<&str, usize> = gates.map(|(at, gate)| (gate.str("name"), at)).collect();
     for (at, gate) in list.items().enumerate() {
         let name = gate.field("name");
-        // Told once, where it is said last.
+        // Reported once, for the last occurrence.
         if !had.contains(name.str()) && last.get(name.str()) == Some(&at) {
             errors.forbidden(
                 name.path,
@@ -175,7 +175,7 @@ fn fewer_gates(list: At<'_>, old: &Value, errors: &mut Errors) {
     }
 }
 
-/// Takes back in `allowed` what an update may change; what is wrong with that is told.
+/// Restores the mutable fields in `allowed` to their old values, and reports invalid changes of them.
 fn allow(allowed: &mut Value, spec: At<'_>, old: &Value, errors: &mut Errors) {
     for list in ["containers", "initContainers"] {
         let was = old.list(list);
@@ -195,7 +195,7 @@ fn allow(allowed: &mut Value, spec: At<'_>, old: &Value, errors: &mut Errors) {
     if old.list("schedulingGates").is_empty() {
         return;
     }
-    // The nodes of a gated pod may be narrowed down.
+    // The node affinity of a pod with scheduling gates may become stricter.
     let selector = spec.field("nodeSelector");
     let lost = old
         .entries("nodeSelector")
@@ -306,13 +306,13 @@ pub(in crate::resources::groups::core) fn ephemeral_containers(
     }
 }
 
-/// Whether a pod is the image of one that a kubelet made from a file.
+/// Whether a pod is a mirror pod.
 pub(super) fn is_mirror(pod: &Value) -> bool {
     let annotations = pod.at("metadata").at("annotations");
     annotations.get(super::claims::MIRROR).is_some()
 }
 
-/// Leaves nothing but one refusal of the whole.
+/// Replaces all errors by one error for the whole pod.
 pub(super) fn only(errors: &mut Errors, detail: &str) {
     *errors = Errors::default();
     errors.forbidden(Path::ROOT.key(""), detail);

@@ -7,7 +7,7 @@ use crate::schema::Value;
 const PROBE: &[&str] = &["exec", "httpGet", "tcpSocket", "grpc"];
 const HOOK: &[&str] = &["exec", "httpGet", "tcpSocket", "sleep"];
 
-/// A liveness or startup probe.
+/// Validates a liveness or startup probe.
 pub(super) fn liveness(probe: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     if probe.is_absent() {
         return;
@@ -19,7 +19,7 @@ pub(super) fn liveness(probe: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     }
 }
 
-/// A readiness probe.
+/// Validates a readiness probe.
 pub(super) fn readiness(probe: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     if probe.is_absent() {
         return;
@@ -48,7 +48,7 @@ fn probe(probe: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     }
 }
 
-/// The hooks of a container: validateLifecycle. Stop signals are dropped before (their feature is off).
+/// Validates lifecycle hooks: validateLifecycle. Stop signals, a disabled feature, have been dropped.
 pub(super) fn lifecycle(lifecycle: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     for hook in ["postStart", "preStop"] {
         let hook = lifecycle.field(hook);
@@ -58,7 +58,7 @@ pub(super) fn lifecycle(lifecycle: At<'_>, scope: &Scope<'_>, errors: &mut Error
     }
 }
 
-/// Exactly one of `kinds`: validateHandler. The first that is said is validated.
+/// Requires exactly one of `kinds`: validateHandler. Validates only the first one.
 fn handler(owner: At<'_>, kinds: &[&str], scope: &Scope<'_>, errors: &mut Errors) {
     let mut said = false;
     for kind in kinds {
@@ -97,7 +97,7 @@ fn http_get(get: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// A port by number or name: ValidatePortNumOrName.
+/// Validates a port number or name: ValidatePortNumOrName.
 fn port(port: At<'_>, errors: &mut Errors) {
     match port.value {
         Value::String(name) => port.invalid_each(names::port_name(name), errors),
@@ -111,7 +111,7 @@ fn port(port: At<'_>, errors: &mut Errors) {
 
 fn sleep(sleep: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     let seconds = sleep.value.int("seconds");
-    // A pod without a period is refused for that.
+    // A missing grace period is reported elsewhere.
     if let Some(grace) = scope.grace()
         && !(0..=grace).contains(&seconds)
     {

@@ -1,4 +1,4 @@
-//! Projected volumes. Follows validateProjectedVolumeSource, and names.go for signers.
+//! Projected volumes. Follows validateProjectedVolumeSource; signer names follow names.go.
 
 use std::collections::BTreeSet;
 
@@ -16,14 +16,14 @@ const KEYS: &[&str] = &[
 ];
 const DAY: i64 = 24 * 60 * 60;
 
-/// The paths of a projection, each to be taken once.
+/// The paths in a projected volume, which must be unique.
 struct Paths<'a> {
     volume: At<'a>,
     taken: BTreeSet<String>,
 }
 
 impl Paths<'_> {
-    /// Takes a path; a second taker is refused, with what upstream shows of it.
+    /// Adds a path; reports a duplicate, shown as upstream shows it.
     fn take(&mut self, path: &str, shown: &str, errors: &mut Errors) {
         if !self.taken.insert(path.to_owned()) {
             errors.invalid(self.volume.path, shown, "conflicting duplicate paths");
@@ -31,7 +31,7 @@ impl Paths<'_> {
     }
 }
 
-/// A projected volume.
+/// Validates a projected volume.
 pub(super) fn projected(volume: At<'_>, before: Before<'_>, errors: &mut Errors) {
     volumes::mode(volume.field("defaultMode"), errors);
     let mut paths = Paths {
@@ -116,7 +116,7 @@ fn token(token: At<'_>, volume: At<'_>, before: Before<'_>, errors: &mut Errors)
         }
         Some(_) => {}
     }
-    // Upstream names the volume's path.
+    // Upstream reports the volume's path.
     let path = At {
         value: token.value.at("path"),
         path: volume.path.field("path"),
@@ -166,7 +166,7 @@ fn trust_bundle(bundle: At<'_>, paths: &mut Paths<'_>, errors: &mut Errors) {
     paths.take(path.str(), path.str(), errors);
 }
 
-/// ValidateClusterTrustBundleName with the signer that the name itself tells.
+/// ValidateClusterTrustBundleName, with the signer in the name itself.
 fn trust_bundle_name(name: &str) -> Vec<String> {
     let own = name.rsplit_once(':').map_or(name, |(_, own)| own);
     names::dns1123_subdomain(own)
@@ -240,7 +240,7 @@ pub(in crate::resources::groups) fn user_annotations(annotations: At<'_>, errors
     }
 }
 
-/// A signer of certificates: `example.com/name`. ValidateSignerName.
+/// Validates a signer name like `example.com/name`: ValidateSignerName.
 pub(in crate::resources::groups) fn signer_name(signer: At<'_>, errors: &mut Errors) {
     const MAX: usize = 2 * names::SUBDOMAIN_MAX + names::LABEL_MAX + 2;
     if !signer.required("", errors) {
@@ -270,7 +270,7 @@ pub(in crate::resources::groups) fn signer_name(signer: At<'_>, errors: &mut Err
     }
 }
 
-/// Validates the labels of a part of a signer's name; the first that is wrong is told.
+/// Validates the labels of a part of a signer name, and reports the first invalid one.
 fn labels(signer: At<'_>, part: &str, check: fn(&str) -> Vec<String>, errors: &mut Errors) {
     let wrong = part
         .split('.')

@@ -1,4 +1,4 @@
-//! The resize subresource, which may only change cpu and memory. Follows ValidatePodResize.
+//! The resize subresource, which may only change CPU and memory. Follows ValidatePodResize.
 
 use super::is_sidecar;
 use super::pod::{is_mirror, only, whole_of};
@@ -9,7 +9,7 @@ use crate::schema::semantic::same_as;
 
 const COMPUTE: [&str; 2] = ["cpu", "memory"];
 
-/// Validates a pod to be resized.
+/// Validates a resize of `old` to `new`.
 pub(in crate::resources::groups::core) fn resize(new: At<'_>, old: At<'_>, errors: &mut Errors) {
     if is_mirror(old.value) {
         return only(errors, "static pods cannot be resized");
@@ -67,7 +67,7 @@ pub(in crate::resources::groups::core) fn resize(new: At<'_>, old: At<'_>, error
     }
 }
 
-/// A node that runs containers tells what they have, or it cannot resize them.
+/// Whether the node supports resizing: it reports the resources of running containers.
 fn node_resizes(pod: &Value) -> bool {
     let statuses = pod.at("status").list("containerStatuses");
     statuses
@@ -123,7 +123,7 @@ fn removed(now: At<'_>, was: &Value, field: &str, what: &str, errors: &mut Error
     }
 }
 
-/// Puts the old amounts of cpu and memory into resources.
+/// Restores the old amounts of CPU and memory.
 fn take_back(resources: &mut Value, was: &Value) {
     for list in ["requests", "limits"] {
         let amounts = resources.object_mut().object_mut(list);

@@ -10,7 +10,7 @@ use crate::schema::Value;
 
 const HUGE_PAGES: &str = "hugepages-";
 const REQUESTS: &str = "requests.";
-/// Resources that Kubernetes itself knows, quotas' among them.
+/// Kubernetes' own resources, including those of quotas.
 const STANDARD: &[&str] = &[
     "cpu",
     "memory",
@@ -33,7 +33,7 @@ const STANDARD: &[&str] = &[
     "services.nodeports",
     "services.loadbalancers",
 ];
-/// Those of [`STANDARD`] that are counted.
+/// Those of [`STANDARD`] with integer quantities.
 const COUNTED: &[&str] = &[
     "pods",
     "resourcequotas",
@@ -46,42 +46,43 @@ const COUNTED: &[&str] = &[
     "services.loadbalancers",
 ];
 
-/// What a list of resources may name: the kind of its owner.
+/// Validates the name of a resource; depends on the owner of the list.
 type NameCheck = fn(&str, At<'_>, &mut Errors);
 
-/// Pages of memory of a size of their own.
+/// Whether the resource is huge pages of some size.
 pub(super) fn is_huge_page(name: &str) -> bool {
     name.starts_with(HUGE_PAGES)
 }
 
-/// A resource of Kubernetes itself: one without a domain, or with its own.
+/// Whether the resource is Kubernetes' own: without a domain, or with a kubernetes.io domain.
 fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
-/// A resource of a vendor.
+/// Whether the resource is an extended resource.
 pub(in crate::resources::groups) fn is_extended(name: &str) -> bool {
     !is_native(name)
         && !name.starts_with(REQUESTS)
         && names::qualified_name(&format!("{REQUESTS}{name}")).is_empty()
 }
 
-/// May be requested below its limit.
+/// Whether a request may be lower than the limit.
 pub(in crate::resources::groups::core) fn overcommits(name: &str) -> bool {
     is_native(name) && !is_huge_page(name)
 }
 
-/// Whether a resource may be limited by a quota under this plain name.
+/// Whether a resource may be limited by a quota under this name, without a prefix.
 pub(in crate::resources::groups::core) fn is_standard_quota(name: &str) -> bool {
     (STANDARD.contains(&name) && name != "storage") || is_huge_page_or_quota(name)
 }
 
-/// Huge pages, or what a quota calls them.
+/// Huge pages, or their name in a quota.
 fn is_huge_page_or_quota(name: &str) -> bool {
     is_huge_page(name.strip_prefix(REQUESTS).unwrap_or(name))
 }
 
-/// A qualified name, which without a domain is a standard resource: validateResourceName. Answers whether it is.
+/// Validates a qualified name; without a domain it must be a standard resource: validateResourceName. Returns whether
+/// it is valid.
 pub(in crate::resources::groups::core) fn resource_name(
     name: &str,
     at: At<'_>,
@@ -104,7 +105,7 @@ pub(in crate::resources::groups::core) fn resource_name(
     ok
 }
 
-/// A resource that a container may ask for; the refusal is at `at`: ValidateContainerResourceName.
+/// Validates a resource of a container; errors are at `at`: ValidateContainerResourceName.
 pub(in crate::resources::groups) fn container_resource_name(
     name: &str,
     at: At<'_>,
@@ -130,7 +131,7 @@ fn pod_resource_name(name: &str, at: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// An amount of a resource: ValidateResourceQuantityValue.
+/// Validates an amount of a resource: ValidateResourceQuantityValue.
 pub(in crate::resources::groups) fn quantity(name: &str, at: At<'_>, errors: &mut Errors) {
     let Some(amount) = at.quantity() else { return };
     if amount.sign() < 0 {
@@ -141,7 +142,7 @@ pub(in crate::resources::groups) fn quantity(name: &str, at: At<'_>, errors: &mu
     }
 }
 
-/// Whether an amount is a whole number of the pages that its name tells the size of.
+/// Whether an amount is a whole number of huge pages of the size in the name.
 pub(super) fn whole_pages(name: &str, amount: &Value) -> bool {
     let size = name
         .strip_prefix(HUGE_PAGES)
@@ -153,14 +154,14 @@ pub(super) fn whole_pages(name: &str, amount: &Value) -> bool {
     size.value() > 0 && !size.is_fractional() && amount.value() % size.value() == 0
 }
 
-/// What a container asks for: ValidateContainerResourceRequirements.
+/// Validates a container's resources: ValidateContainerResourceRequirements.
 pub(super) fn container_resources(resources: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     if !resources.value.is_empty() {
         requirements(resources, container_resource_name, scope, errors);
     }
 }
 
-/// The overhead of a pod, validated as limits of a container.
+/// Validates the overhead of a pod, like the limits of a container.
 pub(super) fn overhead(overhead: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     let limits = overhead.field("limits");
     let list = At {
@@ -171,14 +172,14 @@ pub(super) fn overhead(overhead: At<'_>, scope: &Scope<'_>, errors: &mut Errors)
     huge_pages_alone(found, overhead, errors);
 }
 
-/// Which kinds of resources a list holds.
+/// Which types of resources a list contains.
 #[derive(Clone, Copy, Default)]
 struct Found {
     compute: bool,
     huge: bool,
 }
 
-/// Validates a list of amounts; `more` is asked about each of them too.
+/// Validates a list of amounts; `more` adds a validation of each.
 fn amounts(
     list: At<'_>,
     check: NameCheck,
@@ -249,7 +250,7 @@ fn requirements(resources: At<'_>, check: NameCheck, scope: &Scope<'_>, errors: 
     claims(resources.field("claims"), scope, errors);
 }
 
-/// A container's claims are the pod's: validateResourceClaimNames.
+/// A container's claims must be claims of the pod: validateResourceClaimNames.
 fn claims(list: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     let mut known: BTreeSet<String> = BTreeSet::new();
     // How many requests of each claim were named.
@@ -300,7 +301,7 @@ fn claims(list: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     }
 }
 
-/// What the pod as a whole asks for: validatePodResources.
+/// Validates the resources at pod level: validatePodResources.
 pub(super) fn pod_resources(spec: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     let resources = spec.field("resources");
     if resources.is_absent() {

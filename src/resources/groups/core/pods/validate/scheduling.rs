@@ -10,7 +10,7 @@ use crate::meta::{At, Errors, names};
 pub(in crate::resources::groups::core) const EFFECTS: &[&str] =
     &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
-/// Gates: validateSchedulingGates.
+/// Validates scheduling gates: validateSchedulingGates.
 pub(super) fn gates(list: At<'_>, errors: &mut Errors) {
     let mut known = BTreeSet::new();
     for gate in list.items() {
@@ -24,7 +24,7 @@ pub(super) fn gates(list: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Tolerations of pods and runtime classes: ValidateTolerations.
+/// Validates tolerations of pods and runtime classes: ValidateTolerations.
 pub(in crate::resources::groups) fn tolerations(
     list: At<'_>,
     before: Before<'_>,
@@ -60,7 +60,7 @@ pub(in crate::resources::groups) fn tolerations(
                 "value must be empty when `operator` is 'Exists'",
             ),
             "Lt" | "Gt" if before.compares_taints() => number(value, errors),
-            // Told as upstream does, though they are named.
+            // Upstream's error lists these operators as supported all the same.
             "Lt" | "Gt" => errors.not_supported(
                 operator.path,
                 operator.str(),
@@ -74,7 +74,7 @@ pub(in crate::resources::groups) fn tolerations(
     }
 }
 
-/// A value that taints are compared with.
+/// Validates an integer for the comparison with a taint.
 fn number(value: At<'_>, errors: &mut Errors) {
     value.checked(names::decimal_integer, errors);
     let text = value.str();

@@ -11,7 +11,8 @@ const TYPES: &[&str] = &["Localhost", "RuntimeDefault", "Unconfined"];
 const SYSCTL_MAX: usize = 253;
 const SYSCTL: &str = r"^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
 
-/// A container's: ValidateSecurityContext. Privileged containers are allowed, as `--allow-privileged` has it.
+/// Validates a container's security context: ValidateSecurityContext. Privileged containers are allowed, like with
+/// `--allow-privileged`.
 pub(super) fn context(context: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     if context.is_absent() {
         return;
@@ -54,7 +55,7 @@ fn escalation(context: At<'_>, scope: &Scope<'_>, errors: &mut Errors) {
     }
 }
 
-/// Whether a security context adds the capability that is as good as being root.
+/// Whether a security context adds the capability SYS_ADMIN.
 pub(super) fn adds_sys_admin(context: &Value) -> bool {
     let added = context.at("capabilities").list("add");
     added
@@ -62,7 +63,7 @@ pub(super) fn adds_sys_admin(context: &Value) -> bool {
         .any(|name| name.as_str() == Some("CAP_SYS_ADMIN"))
 }
 
-/// A pod's: validatePodSpecSecurityContext.
+/// Validates a pod's security context: validatePodSpecSecurityContext.
 pub(super) fn pod_context(context: At<'_>, spec: &Value, before: Before<'_>, errors: &mut Errors) {
     if context.value.is_empty() {
         return;
@@ -174,7 +175,8 @@ fn sysctls(list: At<'_>, spec: &Value, before: Before<'_>, errors: &mut Errors) 
     }
 }
 
-/// `kernel.shm_rmid_forced`, `net/ipv4/tcp_syncookies`: what [`SYSCTL`] matches.
+/// Whether the text has the form of a sysctl, `kernel.shm_rmid_forced` or `net/ipv4/tcp_syncookies`, as matched by
+/// [`SYSCTL`].
 fn is_sysctl(name: &str) -> bool {
     let end = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let segment = |text: &str| {
@@ -186,7 +188,7 @@ fn is_sysctl(name: &str) -> bool {
     name.len() <= SYSCTL_MAX && name.split(['.', '/']).all(segment)
 }
 
-/// Why a setting of the kernel does not go with the namespaces that a pod shares with its host: ValidateHostSysctl.
+/// Why a sysctl conflicts with host namespaces: ValidateHostSysctl.
 pub(super) fn host_sysctl(name: &str, spec: &Value) -> Option<&'static str> {
     const IPC: &[&str] = &[
         "kernel.sem",
@@ -200,7 +202,7 @@ pub(super) fn host_sysctl(name: &str, spec: &Value) -> Option<&'static str> {
         "kernel.msgmni",
         "kernel.msg",
     ];
-    // With slashes between its parts, dots and slashes change places.
+    // If slashes separate the parts, dots and slashes are exchanged.
     let slashes = name
         .find(['.', '/'])
         .is_some_and(|at| name[at..].starts_with('/'));

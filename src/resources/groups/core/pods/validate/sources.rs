@@ -1,4 +1,4 @@
-//! Network and cloud volumes: the checks shared by pods and PersistentVolumes.
+//! Network and cloud volumes: validations shared by pods and PersistentVolumes.
 
 use std::sync::LazyLock;
 
@@ -8,7 +8,7 @@ use crate::meta::{At, Errors, names};
 
 const HOST_PORT: &str = "must be a host:port pair or multiple pairs separated by commas";
 
-/// Rejects the absence of any of these fields.
+/// Requires some fields.
 pub(in crate::resources::groups::core) fn need(
     source: At<'_>,
     fields: &[&str],
@@ -19,14 +19,14 @@ pub(in crate::resources::groups::core) fn need(
     }
 }
 
-/// A reference to a secret, if there is one, must have a name.
+/// A reference to a secret must have a name.
 pub(in crate::resources::groups::core) fn secret_name(reference: At<'_>, errors: &mut Errors) {
     if !reference.is_absent() {
         reference.field("name").required("", errors);
     }
 }
 
-/// A disk of a cloud, named by the field `name`.
+/// A cloud disk, named by the field `name`.
 pub(in crate::resources::groups::core) fn disk(disk: At<'_>, name: &str, errors: &mut Errors) {
     disk.field(name).required("", errors);
     disk.field("partition")
@@ -54,7 +54,7 @@ static INITIATORS: LazyLock<[(&str, Option<Regex>); 3]> = LazyLock::new(|| {
     .map(|(prefix, regex)| (prefix, Regex::new(regex).ok()))
 });
 
-/// The known prefix of a name, and whether the rest fits it.
+/// The known prefix of a name, and whether the rest is valid for it.
 pub(in crate::resources::groups::core) fn initiator(name: &str) -> Option<bool> {
     INITIATORS
         .iter()
@@ -62,7 +62,7 @@ pub(in crate::resources::groups::core) fn initiator(name: &str) -> Option<bool> 
         .map(|(_, regex)| regex.as_ref().is_none_or(|regex| regex.is_match(name)))
 }
 
-/// iSCSI of a pod.
+/// iSCSI in a pod.
 pub(in crate::resources::groups::core) fn iscsi(iscsi: At<'_>, errors: &mut Errors) {
     const PREFIX: &str = "must be valid format starting with iqn, eui, or naa";
     const FORM: &str = "must be valid format";
@@ -94,7 +94,7 @@ pub(in crate::resources::groups::core) fn iscsi(iscsi: At<'_>, errors: &mut Erro
     errors.invalid(iscsi.path.field("initiatorname"), name.str(), wrong);
 }
 
-/// Fibre channel.
+/// Fibre Channel.
 pub(in crate::resources::groups::core) fn fibre_channel(fc: At<'_>, errors: &mut Errors) {
     let (targets, ids) = (fc.field("targetWWNs"), fc.field("wwids"));
     let lun = fc.field("lun");
@@ -118,7 +118,7 @@ pub(in crate::resources::groups::core) fn fibre_channel(fc: At<'_>, errors: &mut
     lun.within(0, 255, &names::range_error(0, 255), errors);
 }
 
-/// Quobyte. A tenant that is too long is upstream's `Required value`.
+/// Quobyte. Upstream reports a tenant that is too long as `Required value`.
 pub(in crate::resources::groups::core) fn quobyte(quobyte: At<'_>, errors: &mut Errors) {
     let registry = quobyte.field("registry");
     let tenant = quobyte.field("tenant");
@@ -139,7 +139,7 @@ pub(in crate::resources::groups::core) fn quobyte(quobyte: At<'_>, errors: &mut 
     quobyte.field("volume").required("", errors);
 }
 
-/// What Go's net.SplitHostPort takes.
+/// Whether Go's net.SplitHostPort accepts the text.
 fn is_host_port(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else {
         return false;
@@ -173,7 +173,7 @@ pub(in crate::resources::groups::core) fn flocker(flocker: At<'_>, errors: &mut 
     }
 }
 
-/// Flex: its options may not be Kubernetes' own.
+/// FlexVolume: options in Kubernetes' own namespace are rejected.
 pub(in crate::resources::groups::core) fn flex(flex: At<'_>, errors: &mut Errors) {
     flex.field("driver").required("", errors);
     for (key, option) in flex.field("options").entries() {
@@ -189,7 +189,7 @@ pub(in crate::resources::groups::core) fn flex(flex: At<'_>, errors: &mut Errors
     }
 }
 
-/// A disk of Azure.
+/// An Azure disk.
 pub(in crate::resources::groups::core) fn azure_disk(disk: At<'_>, errors: &mut Errors) {
     need(disk, &["diskName", "diskURI"], errors);
     disk.field("cachingMode")

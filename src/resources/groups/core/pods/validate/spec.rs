@@ -1,4 +1,4 @@
-//! A pod spec as a whole, and templates of pods: ValidatePodSpec and ValidatePodTemplateSpec.
+//! Pod specs as a whole, and pod templates: ValidatePodSpec and ValidatePodTemplateSpec.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::schema::Value;
 
 const MAX_DEADLINE: i64 = i32::MAX as i64;
 
-/// Validates a pod spec; `meta` is the metadata of the pod, null in templates.
+/// Validates a pod spec; `meta` is the pod's metadata, null in templates.
 pub(super) fn spec(spec: At<'_>, meta: &Value, before: Before<'_>, errors: &mut Errors) {
     spec.field("terminationGracePeriodSeconds")
         .required("", errors);
@@ -86,7 +86,8 @@ pub(super) fn spec(spec: At<'_>, meta: &Value, before: Before<'_>, errors: &mut 
     env::file_volumes(spec, errors);
 }
 
-/// validatePodHostNetworkDeps: on the host's network a port is the host's, or left out of a template.
+/// validatePodHostNetworkDeps: with the host network, host ports must equal container ports, or be absent in a
+/// template.
 fn host_ports(spec: At<'_>, before: Before<'_>, errors: &mut Errors) {
     if !spec.value.bool("hostNetwork") {
         return;
@@ -132,7 +133,7 @@ fn accounts(spec: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Validates a pod template, as ValidatePodTemplateSpec.
+/// Validates a pod template: ValidatePodTemplateSpec.
 pub(in crate::resources::groups) fn template(
     template: At<'_>,
     before: Before<'_>,
@@ -146,7 +147,7 @@ pub(in crate::resources::groups) fn template(
     ephemeral.forbid_said("ephemeral containers not allowed in pod template", errors);
 }
 
-/// The part of [`template`] that is about labels and annotations.
+/// The part of [`template`] for labels and annotations.
 pub(in crate::resources::groups) fn template_metadata(
     template: At<'_>,
     before: Before<'_>,

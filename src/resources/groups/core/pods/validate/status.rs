@@ -10,14 +10,14 @@ use crate::schema::Value;
 
 const NEGATIVE: &str = "must be a non-negative integer";
 const MESSAGE_MAX: usize = 256;
-/// Lists of container statuses, and the containers they are of.
+/// Lists of container statuses and the corresponding lists of containers.
 const STATUSES: [(&str, &str); 2] = [
     ("containerStatuses", "containers"),
     ("initContainerStatuses", "initContainers"),
 ];
 const EPHEMERAL: &str = "ephemeralContainerStatuses";
 
-/// Validates a pod whose status was written.
+/// Validates an update of a pod's status.
 pub(in crate::resources::groups::core) fn status(new: At<'_>, old: At<'_>, errors: &mut Errors) {
     let before = Before {
         pod: true,
@@ -112,7 +112,8 @@ fn nominated(node: At<'_>, old: &Value, errors: &mut Errors) {
     }
 }
 
-/// What has ended stays so, unless `may` (of its name and exit code) it run again. Paths count the old list.
+/// A terminated container must stay so, unless `may` (given its name and exit code) allows a restart. Indexes in paths
+/// are those of the old list.
 fn restarts(list: At<'_>, old: &[Value], errors: &mut Errors, may: impl Fn(&str, i64) -> bool) {
     for (i, was) in old.iter().enumerate() {
         let Some(ended) = was.at("state").get("terminated") else {
@@ -130,7 +131,7 @@ fn restarts(list: At<'_>, old: &[Value], errors: &mut Errors, may: impl Fn(&str,
     }
 }
 
-/// Whether a container that ended with `code` is started again: ContainerShouldRestart.
+/// Whether a container that exited with `code` is restarted: ContainerShouldRestart.
 fn may_restart(container: &Value, spec: &Value, code: i64) -> bool {
     let fails = |policy: &str| match policy {
         "Never" => false,
@@ -196,7 +197,7 @@ fn extended(status: At<'_>, spec: &Value, errors: &mut Errors) {
         let parts =
             ["containerName", "resourceName", "requestName"].map(|key| mapping.value.str(key));
         let [container, resource, request] = parts;
-        // Of containers of one name the regular one counts.
+        // A regular container takes precedence over an init container of the same name.
         let of = ["containers", "initContainers"]
             .iter()
             .flat_map(|list| spec.list(list))
@@ -238,7 +239,7 @@ fn ips(list: &Value, key: &str) -> Vec<String> {
         .collect()
 }
 
-/// New addresses must be sound; those that were there may stay what they are.
+/// Validates new addresses; existing ones may be invalid.
 fn sound(list: At<'_>, known: &[String], errors: &mut Errors) {
     for address in list.items() {
         let ip = address.value.str("ip");
@@ -250,7 +251,7 @@ fn sound(list: At<'_>, known: &[String], errors: &mut Errors) {
     }
 }
 
-/// At most one address a family.
+/// At most one address per family.
 fn families(list: At<'_>, go_type: &str, errors: &mut Errors) {
     let all = list.list();
     if all.len() < 2 {
@@ -376,7 +377,7 @@ fn allocated(list: At<'_>, containers: &[Value], status: &Value, errors: &mut Er
     }
 }
 
-/// Why a container does not have a resource; empty if it has.
+/// Why a container does not have a resource; empty if it has it.
 fn unallocated(name: &str, container: &Value, status: &Value) -> &'static str {
     let resources = container.at("resources");
     let Some(claim) = name.strip_prefix("claim:") else {

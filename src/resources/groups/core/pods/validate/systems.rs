@@ -1,4 +1,4 @@
-//! Restrictions by the operating system of a pod, and user namespaces.
+//! Restrictions by the operating system of a pod, and by user namespaces.
 
 use super::{Before, CONTAINERS};
 use crate::meta::{At, Errors};
@@ -8,7 +8,7 @@ const NOT_ON_WINDOWS: &str = "cannot be set for a windows pod";
 const NOT_ON_LINUX: &str = "windows options cannot be set for a linux pod";
 const OWN_USERS: &str = "when `hostUsers` is false";
 
-/// Settings of a pod's security context that Windows does not know, in upstream's order.
+/// Fields of a pod's security context that Windows does not support, in upstream's order.
 const POD_CONTEXT: &[&str] = &[
     "appArmorProfile",
     "seLinuxOptions",
@@ -22,9 +22,9 @@ const POD_CONTEXT: &[&str] = &[
     "supplementalGroupsPolicy",
     "seLinuxChangePolicy",
 ];
-/// Those of a pod.
+/// Fields of a pod spec that Windows does not support.
 const POD: &[&str] = &["hostUsers", "hostPID", "hostIPC", "shareProcessNamespace"];
-/// Those of a container's security context.
+/// Fields of a container's security context that Windows does not support.
 const CONTEXT: &[&str] = &[
     "appArmorProfile",
     "seLinuxOptions",
@@ -38,7 +38,7 @@ const CONTEXT: &[&str] = &[
     "runAsGroup",
 ];
 
-/// Validates `os`, and that nothing is set that the system does not know.
+/// Validates `os`, and rejects fields that the system does not support.
 pub(super) fn system(spec: At<'_>, errors: &mut Errors) {
     let os = spec.field("os");
     if os.is_absent() {
@@ -85,12 +85,12 @@ fn each_context(spec: At<'_>, mut judge: impl FnMut(At<'_>)) {
     }
 }
 
-/// Whether a pod has users of its own.
+/// Whether a pod has its own user namespace.
 pub(super) fn own_users(spec: &Value) -> bool {
     spec.at("hostUsers").as_bool() == Some(false)
 }
 
-/// A pod with users of its own may not share other things of the host: validateHostUsers.
+/// A pod with its own user namespace may not use other host namespaces: validateHostUsers.
 pub(super) fn users(spec: At<'_>, before: Before<'_>, errors: &mut Errors) {
     if !own_users(spec.value) {
         return;

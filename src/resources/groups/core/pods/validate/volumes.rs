@@ -27,7 +27,8 @@ const HOST_PATHS: &[&str] = &[
     "Socket",
 ];
 
-/// A kind of volume: its field, what upstream calls the field of a second one and of a wrong one, and its check.
+/// A type of volume: its field, upstream's names for the field in errors about a second source and about an invalid
+/// one, and its validation.
 type Source = (
     &'static str,
     &'static str,
@@ -35,7 +36,7 @@ type Source = (
     fn(At<'_>, Before<'_>, &mut Errors),
 );
 
-/// In the order in which upstream looks.
+/// In upstream's order.
 const SOURCES: &[Source] = &[
     ("emptyDir", "", "", |at, _, errors| empty_dir(at, errors)),
     ("hostPath", "", "", |at, _, errors| host_path(at, errors)),
@@ -81,7 +82,7 @@ const SOURCES: &[Source] = &[
     ("downwardAPI", "downwarAPI", "", |at, _, errors| {
         mode(at.field("defaultMode"), errors);
         for file in at.value.list("items") {
-            // Upstream leaves the item's index out.
+            // Upstream omits the item's index.
             let file = At {
                 value: file,
                 path: at.path,
@@ -128,8 +129,8 @@ const SOURCES: &[Source] = &[
     ("image", "", "", image),
 ];
 
-/// The volumes of a pod (`meta` null in templates); answers those that are sound, which may be mounted:
-/// ValidateVolumes.
+/// Validates a pod's volumes (`meta` is null in templates): ValidateVolumes. Returns the valid ones, which may be
+/// mounted.
 pub(super) fn volumes<'v>(
     list: At<'v>,
     meta: &Value,
@@ -137,7 +138,7 @@ pub(super) fn volumes<'v>(
     errors: &mut Errors,
 ) -> BTreeMap<&'v str, &'v Value> {
     let pod = meta.str("name");
-    // The claims that will be made for the pod.
+    // The names of the claims that will be created for the pod's ephemeral volumes.
     let made: BTreeSet<String> = list
         .list()
         .iter()
@@ -238,7 +239,7 @@ fn git(repository: At<'_>, errors: &mut Errors) {
     relative_path(repository.field("directory"), errors);
 }
 
-/// The files of a secret or a config map, which `name` names.
+/// Validates the files of a secret or config map; `name` is the field with its name.
 fn files(source: At<'_>, name: &str, errors: &mut Errors) {
     source.field(name).required("", errors);
     mode(source.field("defaultMode"), errors);
@@ -248,7 +249,7 @@ fn files(source: At<'_>, name: &str, errors: &mut Errors) {
         .for_each(|item| key_to_path(item, errors));
 }
 
-/// A key and the file it becomes: validateKeyToPath.
+/// Validates a key and its file: validateKeyToPath.
 pub(super) fn key_to_path(item: At<'_>, errors: &mut Errors) {
     item.field("key").required("", errors);
     let path = item.field("path");
@@ -257,12 +258,12 @@ pub(super) fn key_to_path(item: At<'_>, errors: &mut Errors) {
     mode(item.field("mode"), errors);
 }
 
-/// The permissions of a file.
+/// Validates file permissions.
 pub(super) fn mode(mode: At<'_>, errors: &mut Errors) {
     mode.within(0, 0o777, FILE_MODE, errors);
 }
 
-/// A file that tells a field of the pod: validateDownwardAPIVolumeFile.
+/// Validates a file with a field of the pod: validateDownwardAPIVolumeFile.
 pub(super) fn downward_file(file: At<'_>, errors: &mut Errors) {
     let path = file.field("path");
     path.required("", errors);
@@ -310,14 +311,14 @@ fn image(image: At<'_>, before: Before<'_>, errors: &mut Errors) {
     containers::pull_policy(image.field("pullPolicy"), errors);
 }
 
-/// A path without `..`: validatePathNoBacksteps.
+/// Rejects `..` in a path: validatePathNoBacksteps.
 pub(in crate::resources::groups::core) fn no_backsteps(path: At<'_>, errors: &mut Errors) {
     if path.str().split('/').any(|part| part == "..") {
         path.invalid("must not contain '..'", errors);
     }
 }
 
-/// A path below something: validateLocalDescendingPath.
+/// Requires a relative path without `..`: validateLocalDescendingPath.
 pub(super) fn relative_path(path: At<'_>, errors: &mut Errors) {
     if path.str().starts_with('/') {
         path.invalid("must be a relative path", errors);
@@ -325,7 +326,7 @@ pub(super) fn relative_path(path: At<'_>, errors: &mut Errors) {
     no_backsteps(path, errors);
 }
 
-/// A file's path in a volume: ValidateLocalNonReservedPath.
+/// Validates a file's path within a volume: ValidateLocalNonReservedPath.
 pub(super) fn local_path(path: At<'_>, errors: &mut Errors) {
     relative_path(path, errors);
     let text = path.str();

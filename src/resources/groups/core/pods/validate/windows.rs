@@ -11,7 +11,7 @@ use crate::schema::Value;
 const DOMAIN_MAX: usize = 256;
 const USER_MAX: usize = 104;
 const SPEC_KIB: usize = 64;
-/// What may not be in the name of a user.
+/// Characters that user names must not contain.
 const NOT_IN_USERS: &[char] = &[
     '"', '/', '\\', ':', ';', '|', '=', ',', '+', '*', '?', '<', '>', '@', '[', ']',
 ];
@@ -51,7 +51,7 @@ pub(super) fn options(options: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// What is wrong with `DOMAIN\user`, to be read behind the field's name.
+/// What is wrong with `DOMAIN\user`; the texts follow the field's name.
 fn user_name(name: &str) -> Vec<String> {
     let parts: Vec<&str> = name.split('\\').collect();
     let (domain, user) = match parts[..] {
@@ -98,7 +98,7 @@ fn host_process(context: &Value) -> Option<bool> {
     context.at("windowsOptions").at("hostProcess").as_bool()
 }
 
-/// Containers that are processes of the host come all or none: validateWindowsHostProcessPod.
+/// Either all containers or none are host processes: validateWindowsHostProcessPod.
 pub(super) fn host_processes(spec: At<'_>, errors: &mut Errors) {
     let pod = host_process(spec.value.at("securityContext"));
     let (mut all, mut of_host) = (0, 0);

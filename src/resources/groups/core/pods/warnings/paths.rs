@@ -4,7 +4,7 @@ use super::Told;
 use crate::meta::errors::quoted;
 use crate::schema::Value;
 
-/// A path in a volume, and the source it comes from (empty where the volume has one source).
+/// A path in a volume, and its source (empty if the volume has one source).
 #[derive(Clone, PartialEq)]
 struct Place {
     path: String,
@@ -106,7 +106,7 @@ fn files(source: &Value, from: &str) -> Vec<Place> {
         .collect()
 }
 
-/// The paths of the first kind that a source is.
+/// The paths of a projection; only its first source counts.
 fn projection(source: &Value) -> Vec<Place> {
     let one = |path: &str, source: String| Place {
         path: path.to_owned(),

@@ -8,7 +8,7 @@ use crate::meta::At;
 use crate::meta::errors::quoted;
 use crate::schema::Value;
 
-/// One port of a container, and where it is.
+/// A container's port and its path.
 struct Port<'a> {
     path: String,
     port: &'a Value,

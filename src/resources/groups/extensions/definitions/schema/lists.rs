@@ -60,7 +60,7 @@ pub(super) fn map_list(keys: At<'_>, items: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Items that are told apart must not be null, and their keys must be there.
+/// In sets and maps, items must not be nullable, and a map's keys must be required or have defaults.
 pub(super) fn list_items(at: At<'_>, errors: &mut Errors) {
     let list_type = at.value.str("x-kubernetes-list-type");
     let items = at.field("items");

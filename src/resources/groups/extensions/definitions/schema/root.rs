@@ -3,7 +3,7 @@
 use crate::meta::{At, Errors};
 use crate::schema::internal;
 
-/// With the status subresource only these may stand at the root: what is told of status is not lost then.
+/// The only keywords allowed at the root of a schema with the status subresource.
 const AT_ROOT: [(&str, &str); 22] = [
     ("description", "Description"),
     ("type", "Type"),

@@ -3,7 +3,7 @@
 use crate::resources::custom::definition::any;
 use crate::schema::Value;
 
-/// Texts for `Warning` headers: formats that are not known, and sets that apply cannot merge.
+/// Warnings about unknown formats, and about sets that server-side apply cannot merge.
 pub(in super::super) fn warnings(spec: &Value) -> (Vec<String>, Vec<String>) {
     let (mut formats, mut sets) = (Vec::new(), Vec::new());
     for version in spec.list("versions") {

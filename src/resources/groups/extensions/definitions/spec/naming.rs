@@ -2,7 +2,7 @@
 
 use crate::meta::{At, Errors, names};
 
-/// Validates names, be they asked for or accepted.
+/// Validates requested or accepted names.
 pub(super) fn names_of(at: At<'_>, errors: &mut Errors) {
     for key in ["plural", "singular"] {
         label(at.field(key), false, errors);

@@ -7,7 +7,7 @@ use crate::meta::errors::is_print;
 use crate::meta::{At, Errors};
 use crate::schema::Value;
 
-/// How many fields of a version may be selectable.
+/// The maximum number of selectable fields per version.
 const MAX_SELECTABLE: usize = 8;
 
 pub(super) fn validate_version(
@@ -100,7 +100,7 @@ pub(super) fn columns(columns: At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Rejects a path that does not begin with a dot; more of it is not validated. Whether it is a path.
+/// Requires that a path begins with a dot. Returns whether it does.
 fn dotted(at: At<'_>, errors: &mut Errors) -> bool {
     let fits = at.str().starts_with('.');
     if !fits {
@@ -206,7 +206,7 @@ pub(super) fn selectable_fields(
     }
 }
 
-/// Whether the old definition had the same fields, too many as they are.
+/// Whether the old definition had the same fields, even if they are too many.
 fn had_as_many(fields: &Value, version: &str, options: &Options<'_>) -> bool {
     let Some(old) = options.old else { return false };
     let lifted = Lifted::of(old.at("spec"));
