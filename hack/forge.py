@@ -37,9 +37,9 @@ def arp(mac, source, target, tag):
 
 
 def router(tag):
-    """An advertisement of a router, ICMPv6 type 134."""
+    """A router advertisement, ICMPv6 type 134."""
     source, target = socket.inet_pton(socket.AF_INET6, "fe80::bad"), socket.inet_pton(socket.AF_INET6, "ff02::1")
-    # Inside the packet, because bridges cut off what comes after its end.
+    # Inside the packet, because bridges cut off anything after its end.
     body = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0) + tag
     pseudo = source + target + struct.pack("!II", len(body), 58)
     body = body[:2] + struct.pack("!H", checksum(pseudo + body)) + body[4:]
