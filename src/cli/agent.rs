@@ -324,7 +324,7 @@ fn plan(arguments: Arguments) -> Result<Plan, AgentError> {
         (None, _) if cfg!(target_os = "illumos") && root => RuntimeName::Illumos,
         (None, _) => {
             eprintln!(
-                "reddwarf: this host's pods are simulated: zones need root on {}; say --runtime to decide yourself",
+                "reddwarf: this host's pods are simulated: zones need root on {}; use --runtime to choose",
                 std::env::consts::OS
             );
             RuntimeName::Simulated

@@ -46,7 +46,7 @@ pub enum DiscoverError {
     },
     /// The server does not return the ConfigMap.
     #[error(
-        "the API server {url} does not tell of its authorities ({why}): run `reddwarf token create` on its host and type the line that it prints, or use --bootstrap-kubeconfig"
+        "the API server {url} does not publish its CAs ({why}): run `reddwarf token create` on its host and use the command line that it prints, or use --bootstrap-kubeconfig"
     )]
     Untold {
         /// Its URL.
@@ -67,7 +67,7 @@ pub enum DiscoverError {
     },
     /// No trusted CA issued the server's certificate.
     #[error(
-        "the API server {url} cannot prove by its certificate that it is this: {why}; its certificate has to be for the name or address in the URL"
+        "the certificate of the API server {url} is not valid: {why}; it must be for the name or address in the URL"
     )]
     Unproved {
         /// Its URL.
@@ -140,7 +140,7 @@ pub(super) async fn authorities(
     config.default_retry = false;
     config.accept_invalid_certs = true;
     tracing::info!(
-        "asking {} for its authorities; only one of --ca-cert-hash is believed",
+        "requesting the CAs of {}; only those in --ca-cert-hash are trusted",
         named()
     );
     let begun = Instant::now();

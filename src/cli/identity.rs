@@ -92,7 +92,7 @@ pub enum IdentityError {
     TokenFile(#[from] TokenFileError),
     /// The key of the data directory.
     #[error(
-        "{} holds no usable private key: {cause}; restore it, or move it away to have a new one made (tokens of the old one are then no good)", path.display()
+        "{} contains no usable private key: {cause}; restore it, or move it away to create a new one (tokens signed by the old one are then invalid)", path.display()
     )]
     OwnKey {
         /// The file.

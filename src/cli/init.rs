@@ -47,7 +47,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         (None, None) => supervisor::init(&arguments.words),
         (Some(zone), None) => {
             let (zone, inside) = (zone.display(), arguments.inside);
-            eprintln!("reddwarf init: only Linux makes zones from within: {zone} {inside}");
+            eprintln!("reddwarf init: zones are set up from within only on Linux: {zone} {inside}");
             ExitCode::FAILURE
         }
     }

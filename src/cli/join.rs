@@ -145,13 +145,13 @@ impl Joining<'_> {
             Way::Use => {
                 if flags.bootstraps() {
                     let path = path.display();
-                    tracing::info!("{path} is used, and nothing else to join by is looked at");
+                    tracing::info!("using {path}, and ignoring other credentials to join with");
                 }
                 None
             }
             Way::Bootstrap => {
                 if let Standing::Useless(why) = &standing {
-                    tracing::warn!("{} is made anew: {why}", path.display());
+                    tracing::warn!("creating {} again: {why}", path.display());
                 }
                 Some(self.bootstrap(&path).await?)
             }
@@ -256,7 +256,7 @@ impl Joining<'_> {
             let client = patient(config.clone()).map_err(failed)?;
             let url = named(&config.cluster_url);
             answers(&client, &url).await?;
-            tracing::info!("asking {url} for the certificate of node {node}");
+            tracing::info!("requesting the certificate of node {node} from {url}");
             match ask::ask(&client, &store, &wanted).await {
                 Err(AskError::Api { cause, .. }) if reason(&cause) == "Unauthorized" => {
                     return Err(JoinError::Refused { url });

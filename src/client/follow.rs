@@ -76,10 +76,10 @@ pub enum Broken {
     #[error("the server says nothing any more")]
     Silent(#[from] tokio::time::error::Elapsed),
     /// The watch ended at once without an event.
-    #[error("the watch ended at once and told nothing")]
+    #[error("the watch ended at once without an event")]
     Short,
     /// The watch ended before all objects were listed.
-    #[error("the watch ended before all objects were told")]
+    #[error("the watch ended before all objects were listed")]
     Incomplete,
     /// An object cannot be decoded. A changed one is skipped; a list is restarted, as in client-go.
     #[error("what was told cannot be read: {0}")]

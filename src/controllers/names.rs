@@ -287,7 +287,7 @@ pub static CONTROLLERS: &[Controller] = &[
 pub enum UnknownController {
     /// Upstream has no controller of this name.
     #[error(
-        "--controllers: {0:?} is not in the list of known controllers; take names of `*`, NAME, -NAME, such as `*,-garbage-collector-controller`"
+        "--controllers: {0:?} is not in the list of known controllers; use `*`, NAME or -NAME, such as `*,-garbage-collector-controller`"
     )]
     Unknown(String),
     /// Upstream has it, but this server does not.

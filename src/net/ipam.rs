@@ -53,7 +53,7 @@ pub enum IpamError {
     },
     /// The router is not on a network that contains the range.
     #[error(
-        "--gateway {gateway}/{prefix} is no router of --pod-cidr {pool}: the range must be a part of the router's network; give the router with that network's prefix, such as 192.0.2.254/24"
+        "--gateway {gateway}/{prefix} cannot be the router of --pod-cidr {pool}: the range must be a part of the router's network; give the router with that network's prefix, such as 192.0.2.254/24"
     )]
     Router {
         /// The router.

@@ -99,7 +99,7 @@ fn judge(nodes: &[Ranged], node: &str, cidr: &str) -> Result<bool, String> {
     }
     if let Some(had) = had.first() {
         tracing::warn!(
-            "pods have addresses of {range}, but other nodes are told {had} (spec.podCIDR of node {node}), which cannot be changed: start the agent with --pod-cidr {had} if there are other nodes"
+            "pods have addresses of {range}, but this node has published {had} (spec.podCIDR of node {node}), which cannot be changed: start the agent with --pod-cidr {had} if there are other nodes"
         );
     }
     Ok(had.is_empty())

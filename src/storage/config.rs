@@ -20,7 +20,7 @@ pub struct StoragePoolConfig {
 pub enum ConfigError {
     /// Two of the locations are the same, or one contains the other.
     #[error(
-        "{first} and {second} overlap: {value:?} would hold both; give each a place of its own"
+        "{first} and {second} overlap: {value:?} would contain both; give each a separate place"
     )]
     Overlap {
         /// A flag.

@@ -41,13 +41,13 @@ pub enum OpenError {
     #[error("the store {} is in use by another process; stop it, or choose another --data-dir", .path.display())]
     InUse { path: PathBuf },
     /// It is not a reddwarf store, or damaged.
-    #[error("{} is not a reddwarf store, or is damaged ({cause}); restore it from a backup, or move it away to begin anew", .path.display())]
+    #[error("{} is not a reddwarf store, or is damaged ({cause}); restore it from a backup, or move it away to start with an empty one", .path.display())]
     Damaged { path: PathBuf, cause: String },
     /// It was written by a newer reddwarf.
     #[error("the store {} has format {found}, and this reddwarf knows {FORMAT}; use a newer reddwarf", .path.display())]
     Newer { path: PathBuf, found: u64 },
     /// The file could not be compacted.
-    #[error("cannot compact the store {}: {cause}; nothing is lost of it", .path.display())]
+    #[error("cannot compact the store {}: {cause}; no data is lost", .path.display())]
     NotCompacted { path: PathBuf, cause: String },
 }
 

@@ -48,7 +48,7 @@ pub enum PkiError {
         cause: std::io::Error,
     },
     /// A file does not contain what its name says.
-    #[error("{} holds no usable {what}: {cause}; restore it, or move it away to have a new one made", path.display())]
+    #[error("{} contains no usable {what}: {cause}; restore it, or move it away to create a new one", path.display())]
     Unusable {
         /// `certificate`, `private key`
         what: &'static str,
@@ -59,7 +59,7 @@ pub enum PkiError {
     },
     /// A CA certificate without its key.
     #[error(
-        "{} is there but {} is not; restore the key, or move the certificate away to have a new authority made (clients then need a new kubeconfig)",
+        "{} exists but {} does not; restore the key, or move the certificate away to create a new CA (clients then need a new kubeconfig)",
         certificate.display(),
         key.display()
     )]

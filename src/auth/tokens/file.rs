@@ -13,7 +13,7 @@ pub struct TokenFile(HashMap<[u8; 32], User>);
 
 /// An invalid token file.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot take tokens from {}: {cause}; each line is TOKEN,USER,UID and, if there are any, \"GROUP,GROUP\"", path.display())]
+#[error("cannot read tokens from {}: {cause}; each line must be TOKEN,USER,UID, optionally followed by \"GROUP,GROUP\"", path.display())]
 pub struct TokenFileError {
     path: std::path::PathBuf,
     cause: String,

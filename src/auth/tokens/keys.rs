@@ -16,7 +16,7 @@ use crate::schema::{Object, Value};
 
 /// Why a file contains no keys for tokens.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot take {what} from {}: {cause}", path.display())]
+#[error("cannot read {what} from {}: {cause}", path.display())]
 pub struct KeyError {
     what: &'static str,
     path: std::path::PathBuf,

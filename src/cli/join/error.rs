@@ -19,7 +19,7 @@ pub enum JoinError {
     },
     /// The node's client certificate has expired, and there are no bootstrap credentials.
     #[error(
-        "the client certificate of {} was valid until {until}: run `reddwarf token create` on the host of the API server, and start the agent with the line that it prints",
+        "the client certificate of {} was valid until {until}: run `reddwarf token create` on the host of the API server, and start the agent with the command line that it prints",
         path.display()
     )]
     Ended {
@@ -37,11 +37,13 @@ pub enum JoinError {
         cause: String,
     },
     /// The command line names neither of them.
-    #[error("there is nothing to join by: give --bootstrap-kubeconfig, or --server and --token")]
+    #[error(
+        "there are no credentials to join with: give --bootstrap-kubeconfig, or --server and --token"
+    )]
     Nothing,
     /// The agent runs several nodes.
     #[error(
-        "a certificate is of one node: leave --simulated-nodes away, or join by a --kubeconfig of somebody who may be all of them"
+        "a certificate is for one node: leave out --simulated-nodes, or join with a --kubeconfig whose user may act as all of them"
     )]
     Many,
     /// The API server cannot be verified.
@@ -49,7 +51,7 @@ pub enum JoinError {
     Discover(#[from] DiscoverError),
     /// The API server rejects the bootstrap credentials.
     #[error(
-        "the API server {url} does not take the token or certificate that this node was given to join by: it has expired, or was deleted; run `reddwarf token create` on its host and type the line that it prints"
+        "the API server {url} does not take the token or certificate of this node: it has expired, or was deleted; run `reddwarf token create` on its host and use the command line that it prints"
     )]
     Refused {
         /// Its URL.
@@ -66,7 +68,7 @@ pub enum JoinError {
 fn told(error: &AskError) -> String {
     match error {
         AskError::Api { what, cause } if !matches!(cause, kube::Error::Api(_)) => {
-            format!("the {what} cannot be asked for: {}", chain(cause))
+            format!("the {what} cannot be requested: {}", chain(cause))
         }
         other => other.to_string(),
     }

@@ -67,7 +67,7 @@ impl Holder for Renewal {
     fn lost(&self) {
         *self.held.lock() = None;
         tracing::error!(
-            "the client certificate of this node has ended: the API server does not know it any more; unless another one is issued soon, run `reddwarf token create` on its host and start the agent with the line that it prints"
+            "the client certificate of this node has expired, so the API server rejects it; unless a new one is issued soon, run `reddwarf token create` on its host and start the agent with the command line that it prints"
         );
     }
 
@@ -114,7 +114,7 @@ impl Shown {
 
     async fn renew(&self, wanted: &Wanted, ends: CancellationToken) {
         let held = kept(&self.store, &self.authority, wanted).unwrap_or_else(|error| {
-            tracing::warn!(%error, "the serving certificate that was kept is not used");
+            tracing::warn!(%error, "the stored serving certificate is not used");
             None
         });
         if held.is_none() {
@@ -131,7 +131,7 @@ impl Holder for Shown {
 
     fn lost(&self) {
         if let Err(error) = self.serving.show_self_signed(&self.names.lock()) {
-            tracing::error!(%error, "the node serves with a certificate that has ended");
+            tracing::error!(%error, "the node's serving certificate has expired");
         }
     }
 

@@ -134,7 +134,7 @@ pub enum ServeError {
     },
     /// `--max-requests-inflight` and `--max-mutating-requests-inflight` leave no seats to priority levels.
     #[error(
-        "--max-requests-inflight and --max-mutating-requests-inflight are both 0, so that nobody could be answered; give one of them, or --enable-priority-and-fairness=false for no limit"
+        "--max-requests-inflight and --max-mutating-requests-inflight are both 0, so that no request could be served; give one of them, or --enable-priority-and-fairness=false for no limit"
     )]
     InFlight,
     /// The address cannot be listened on.

@@ -96,7 +96,7 @@ fn parsed(request: &CertificateSigningRequest) -> Result<Request, Unfinished> {
 /// Runs the signing controller.
 pub async fn signing(context: Context) {
     let Some(pki) = context.settings.pki.clone() else {
-        tracing::info!("certificate signing requests are not signed: there is no authority");
+        tracing::info!("certificate signing requests are not signed: there is no CA");
         return context.ends.cancelled().await;
     };
     let longest = context.settings.signing_seconds;

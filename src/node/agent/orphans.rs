@@ -42,7 +42,7 @@ pub(super) async fn remove_orphans(shared: Arc<Shared>, pods: Pods, known: HashS
         for uid in gone {
             tracing::info!(
                 uid,
-                "removing what is left of a pod that was deleted while no agent ran"
+                "removing the remains of a pod that was deleted while no agent was running"
             );
             if let Err(error) = remove_orphan(&shared, &uid).await {
                 note("what is left of a pod cannot be removed", error);

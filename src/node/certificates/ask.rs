@@ -20,7 +20,7 @@ use crate::client::errors::{is_already_exists, is_not_found, text};
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// The API refuses, or does not answer.
-    #[error("the {what} cannot be asked for: {}", text(cause))]
+    #[error("the {what} cannot be requested: {}", text(cause))]
     Api {
         /// Which certificate.
         what: &'static str,
@@ -53,7 +53,7 @@ pub enum AskError {
         why: String,
     },
     /// Somebody deleted the request, or put another in its place.
-    #[error("the request {name} for the {what} was deleted before it was answered")]
+    #[error("the request {name} for the {what} was deleted before a certificate was issued")]
     Deleted {
         /// The request.
         name: String,
@@ -62,7 +62,7 @@ pub enum AskError {
     },
     /// There is another request with the same name.
     #[error(
-        "there is a request {name} that is not this node's ({why}); look at it, then: kubectl delete csr {name}"
+        "the request {name} is not this node's ({why}); check it, then: kubectl delete csr {name}"
     )]
     Taken {
         /// The request.
@@ -178,7 +178,7 @@ impl Requests<'_> {
             () = tokio::time::sleep(PATIENCE) => {}
         }
         tracing::warn!(
-            "the {} is not issued yet; unless somebody does so by rule, approve it: kubectl certificate approve {}",
+            "the {} is not issued yet; unless requests are approved automatically: kubectl certificate approve {}",
             self.what,
             self.name
         );
@@ -220,7 +220,7 @@ impl Requests<'_> {
                 Ok(now) => now,
                 // Connection failures pass, answers of the API do not.
                 Err(AskError::Api { cause, .. }) if !matches!(cause, kube::Error::Api(_)) => {
-                    tracing::debug!(%cause, "the request for a certificate is not seen");
+                    tracing::debug!(%cause, "the request for a certificate cannot be read");
                     continue;
                 }
                 Err(error) => return Err(error),

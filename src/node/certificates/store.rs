@@ -35,13 +35,13 @@ pub enum StoreError {
     #[error(transparent)]
     Key(#[from] PkiError),
     /// It was issued too long ago, to a request that was found again.
-    #[error("the {what} that was issued is valid no longer; another is asked for")]
+    #[error("the issued {what} has already expired; requesting another one")]
     Ended {
         /// Which.
         what: &'static str,
     },
     /// What was issued is of no use.
-    #[error("the {what} that was issued cannot be used: {why}")]
+    #[error("the issued {what} cannot be used: {why}")]
     Unusable {
         /// Which.
         what: &'static str,
@@ -110,7 +110,9 @@ impl Store {
             Ok(pair) => Ok(Some(pair)),
             Err(why) => {
                 let (what, path) = (self.purpose.what(), path.display());
-                tracing::warn!("the {what} in {path} cannot be used, another is asked for: {why}");
+                tracing::warn!(
+                    "the {what} in {path} cannot be used, requesting another one: {why}"
+                );
                 Ok(None)
             }
         }

@@ -55,7 +55,7 @@ pub async fn keep(
         let rest = match asked {
             Ok(pair) => {
                 let until = time::print(pair.not_after);
-                tracing::info!(?why, "the {what} was renewed, and is good until {until}");
+                tracing::info!(?why, "the {what} was renewed, and is valid until {until}");
                 holder.take(&pair);
                 held = Some(pair);
                 chance = names::chance();

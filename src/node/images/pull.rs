@@ -51,7 +51,7 @@ impl Registries {
         if trusted == 0 {
             tracing::warn!(
                 errors = ?found.errors,
-                "this host has no certificate authorities, so no registry is trusted: install its package of them (ca-certificates), or set SSL_CERT_FILE"
+                "this host has no CA certificates, so no registry is trusted: install its package ca-certificates, or set SSL_CERT_FILE"
             );
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());

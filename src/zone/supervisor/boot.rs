@@ -67,12 +67,12 @@ const NO_PROGRAM: u8 = 127;
 /// not a shell.
 pub fn init(words: &[String]) -> ExitCode {
     if words.first().is_some_and(|word| word == SHUTDOWN[0]) && words != SHUTDOWN {
-        eprintln!("there is no shell in this zone but those of its containers");
+        eprintln!("this zone has no shell outside of its containers");
         return NO_PROGRAM.into();
     }
     if !is_of_a_zone(std::process::id(), Path::new(CONTROL)) {
         eprintln!(
-            "reddwarf init: this is no zone; agents start it in the zones that they make, and nobody else has to"
+            "reddwarf init: this is not a zone; it is only started by agents, in the zones that they create"
         );
         return ExitCode::FAILURE;
     }

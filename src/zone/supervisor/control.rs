@@ -175,7 +175,7 @@ impl Supervisor {
             }
             // A request without a number cannot be answered.
             let Ok(Numbered { number }) = serde_json::from_slice(&payload) else {
-                eprintln!("reddwarf init: the agent asks something without a number");
+                eprintln!("reddwarf init: a request of the agent has no number");
                 continue;
             };
             let ask = serde_json::from_slice::<Ask>(&payload);
