@@ -173,6 +173,8 @@ impl Host {
                 // is unreachable.
                 Ok(_) => freed = freed.saturating_add(image.size),
                 Err(ImageError::Storage(StorageError::Refused { .. })) => {}
+                // The next look will free the space, if it is still lacking then.
+                Err(ImageError::Adding) => return Ok(()),
                 Err(error) => failures.push(error.to_string()),
             }
         }

@@ -12,7 +12,7 @@ mod unpack;
 mod zstd;
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,6 +47,9 @@ pub enum ImageError {
     /// The storage engine failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// Nothing can be removed while images are added: they may rely on layers that belong to no other image.
+    #[error("other images are being added, which may have the same layers: try again when that is done")]
+    Adding,
     /// A file operation failed.
     #[error("cannot {attempted} {}: {cause}", path.display())]
     File {
@@ -189,12 +192,9 @@ impl Images {
     /// while one is running.
     #[expect(clippy::type_complexity, reason = "of one caller")]
     fn swept(&self) -> Result<Option<(File, Vec<Image>, Option<ImageError>)>, ImageError> {
-        let lock = self.lock()?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
-            Err(std::fs::TryLockError::Error(cause)) => return Err(self.cannot_lock(cause)),
-        }
+        let Some(lock) = self.alone_with_layers()? else {
+            return Ok(None);
+        };
         for entry in std::fs::read_dir(&self.records)
             .into_iter()
             .flatten()
@@ -202,7 +202,9 @@ impl Images {
         {
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            if name.starts_with(".pull-") || name.starts_with(".load-") {
+            let is_left = name.starts_with(".load-")
+                || name.starts_with(pull::SCRATCH) && !pull::is_in_use(&entry.path());
+            if is_left {
                 // If it cannot be removed now, it is tried again next time.
                 let _ = crate::storage::remove_tree(&entry.path());
             }
@@ -341,22 +343,29 @@ impl Images {
         Ok((image, kept))
     }
 
-    /// Keeps out additions while the returned file is open. Waits for running ones: they rely on layers that are there,
-    /// and that may belong to no other image.
+    /// Keeps out additions while the returned file is open. Does not wait for running ones, because whoever frees disk
+    /// space has other means.
     async fn removing(&self) -> Result<File, ImageError> {
         let own = self.clone();
-        blocking(move || {
-            let lock = own.lock()?;
-            lock.lock().map_err(|cause| own.cannot_lock(cause))?;
-            Ok(lock)
-        })
-        .await
+        let lock = blocking(move || own.alone_with_layers()).await?;
+        lock.ok_or(ImageError::Adding)
+    }
+
+    /// The lock that keeps out additions; None while one is running.
+    fn alone_with_layers(&self) -> Result<Option<File>, ImageError> {
+        let lock = self.lock()?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(lock)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(cause)) => Err(self.cannot_lock(cause)),
+        }
     }
 
     /// Removes an image, and the layers that no other image has.
     ///
     /// # Errors
-    /// [`ImageError::Absent`] and errors of storage: an image in use by a container is not removed.
+    /// [`ImageError::Absent`], [`ImageError::Adding`] and errors of storage: an image in use by a container is not
+    /// removed.
     pub async fn remove(&self, name: &str) -> Result<Image, ImageError> {
         let _alone = self.removing().await?;
         let (own, name) = (self.clone(), name.to_owned());

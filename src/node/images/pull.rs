@@ -5,6 +5,7 @@
 
 mod scratch;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use self::scratch::{Scratch, fits, save};
+pub(super) use self::scratch::{SCRATCH, Scratch, is_in_use};
+use self::scratch::{fits, save};
 use super::load::{Entry, LayerSource, Manifest, chains_of, choose};
 use super::{Access, Credentials, Image, ImageError, Images, Reference, has_layer, unpack};
 use crate::blocking::blocking;
@@ -356,44 +358,56 @@ impl Images {
             .verified(&path, "*/*", Some(&config.digest))
             .await
             .map_err(wrong)?;
-        let known = self.engine.layers().await?;
         let chains = chains_of(&configuration)?;
-        let _adding = self.adding().await?;
         let records = self.records.clone();
         let scratch = blocking(move || Scratch::new(&records)).await;
         let scratch = scratch.map_err(|error| wrong(error.to_string()))?;
-        let is_here = |index: usize| {
-            let chain: Option<&String> = chains.get(index);
-            chain.is_some_and(|chain| has_layer(&known, chain))
-        };
-        let missing = manifest.layers.iter().enumerate();
-        let missing: Vec<_> = missing.filter(|(index, _)| !is_here(*index)).collect();
+        let expected: Vec<Option<String>> = manifest
+            .layers
+            .iter()
+            .map(|layer| Some(layer.digest.clone()))
+            .collect();
         let fetched = async {
-            let mut room = unpack::room(&scratch.0).map_err(|error| wrong(error.to_string()))?;
-            fits(missing.iter().map(|(_, layer)| layer.size), room).map_err(wrong)?;
-            for (index, layer) in missing {
-                let path = format!("blobs/{}", layer.digest);
-                let answer = pull.get(&path, "*/*").await.map_err(wrong)?;
-                let to = scratch.0.join(index.to_string());
-                let saved = save(answer, &to, layer.size, room).await;
-                room -= saved.map_err(wrong)?;
+            let mut room = unpack::room(&scratch.path).map_err(|error| wrong(error.to_string()))?;
+            let mut fetched = BTreeSet::new();
+            let mut installed = None;
+            loop {
+                let known = self.engine.layers().await?;
+                let is_here = |index: usize| {
+                    let chain: Option<&String> = chains.get(index);
+                    chain.is_some_and(|chain| has_layer(&known, chain))
+                };
+                let missing = manifest.layers.iter().enumerate();
+                let missing: Vec<_> = missing
+                    .filter(|(index, _)| !is_here(*index) && !fetched.contains(index))
+                    .collect();
+                match installed {
+                    // While this was fetched, others may have removed a layer that was here.
+                    Some(Err(_)) if !missing.is_empty() => {}
+                    Some(done) => return done,
+                    None => {}
+                }
+                fits(missing.iter().map(|(_, layer)| layer.size), room).map_err(wrong)?;
+                for (index, layer) in missing {
+                    let path = format!("blobs/{}", layer.digest);
+                    let answer = pull.get(&path, "*/*").await.map_err(wrong)?;
+                    let to = scratch.path.join(index.to_string());
+                    let saved = save(answer, &to, layer.size, room).await;
+                    room -= saved.map_err(wrong)?;
+                    fetched.insert(index);
+                }
+                let from = scratch.path.clone();
+                let source: LayerSource<'_> = Box::new(move |index: usize| {
+                    Ok(Box::new(std::fs::File::open(from.join(index.to_string()))?) as _)
+                });
+                let entry = Entry {
+                    name,
+                    manifest: Some(&top),
+                    access: access.clone(),
+                };
+                let image = self.install(entry, &config.digest, &configuration, &expected, source);
+                installed = Some(image.await);
             }
-            let expected: Vec<Option<String>> = manifest
-                .layers
-                .iter()
-                .map(|layer| Some(layer.digest.clone()))
-                .collect();
-            let from = scratch.0.clone();
-            let source: LayerSource<'_> = Box::new(move |index: usize| {
-                Ok(Box::new(std::fs::File::open(from.join(index.to_string()))?) as _)
-            });
-            let entry = Entry {
-                name,
-                manifest: Some(&top),
-                access,
-            };
-            self.install(entry, &config.digest, &configuration, &expected, source)
-                .await
         };
         let result = fetched.await;
         drop(scratch);

@@ -119,3 +119,31 @@ fn what_several_record_at_once_is_all_recorded() {
         20 * WRITERS - 1
     );
 }
+
+#[tokio::test]
+async fn nothing_is_removed_while_images_are_added() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let images = images_in(directory.path());
+    images.save(image("sha256:aa", &["a"])).expect("saved");
+    let first = images.adding().await.expect("the lock");
+    let second = images.adding().await.expect("the lock, shared");
+    drop(first);
+    let refused = images.remove("sha256:aa").await;
+    assert!(matches!(refused, Err(ImageError::Adding)), "{refused:?}");
+    images.sweep().await.expect("nothing is done");
+    assert!(images.find("sha256:aa").expect("a list").is_some());
+    drop(second);
+    images.remove("sha256:aa").await.expect("removed");
+    assert!(images.find("sha256:aa").expect("a list").is_none());
+}
+
+#[tokio::test]
+async fn only_what_no_pull_uses_is_swept() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let images = images_in(directory.path());
+    let used = pull::Scratch::new(&images.records).expect("a directory");
+    let left = images.records.join(".pull-1-1");
+    std::fs::create_dir_all(&left).expect("a directory");
+    images.sweep().await.expect("swept");
+    assert!(used.path.exists() && !left.exists());
+}

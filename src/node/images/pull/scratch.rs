@@ -1,5 +1,6 @@
 //! Where the layers of a pull are written.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,24 +13,41 @@ use tokio::io::AsyncWriteExt as _;
 use super::super::unpack;
 use super::SILENCE;
 
+/// How the names of these directories begin.
+pub(in super::super) const SCRATCH: &str = ".pull-";
+/// The file in one whose lock its pull holds.
+const USED: &str = "used";
+
 /// A temporary directory for one pull. It is removed with it, also when the pull is cancelled: it may hold gigabytes.
-pub(super) struct Scratch(pub(super) PathBuf);
+pub(in super::super) struct Scratch {
+    /// The directory.
+    pub(in super::super) path: PathBuf,
+    _used: File,
+}
+
+/// Whether the pull of such a directory is running, in this process or another one.
+pub(in super::super) fn is_in_use(path: &Path) -> bool {
+    let opened = File::options().write(true).open(path.join(USED));
+    opened.is_ok_and(|used| matches!(used.try_lock(), Err(TryLockError::WouldBlock)))
+}
 
 impl Scratch {
     /// Creates one below `records`.
-    pub(super) fn new(records: &Path) -> std::io::Result<Scratch> {
+    pub(in super::super) fn new(records: &Path) -> std::io::Result<Scratch> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = records.join(format!(".pull-{}-{number}", std::process::id()));
+        let path = records.join(format!("{SCRATCH}{}-{number}", std::process::id()));
         crate::storage::remove_tree(&path)?;
         std::fs::create_dir_all(&path)?;
-        Ok(Scratch(path))
+        let used = File::create(path.join(USED))?;
+        used.lock()?;
+        Ok(Scratch { path, _used: used })
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let path = std::mem::take(&mut self.0);
+        let path = std::mem::take(&mut self.path);
         let remove = move || {
             if let Err(error) = crate::storage::remove_tree(&path) {
                 let path = path.display();

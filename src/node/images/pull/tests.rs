@@ -121,8 +121,9 @@ async fn credentials_stay_with_the_registry_whoever_redirects_to_whom() {
 async fn a_cancelled_pull_leaves_nothing() {
     let records = tempfile::tempdir().expect("a directory");
     let scratch = Scratch::new(records.path()).expect("made");
-    let path = scratch.0.clone();
+    let path = scratch.path.clone();
     std::fs::write(path.join("0"), "a layer").expect("written");
+    assert!(is_in_use(&path), "others do not take it for a leftover");
     drop(scratch);
     let gone = async {
         while path.exists() {
