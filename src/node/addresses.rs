@@ -94,7 +94,7 @@ pub struct Follower {
 impl Follower {
     /// Follows it until `ends` is cancelled.
     pub async fn follow(&self, ends: CancellationToken) {
-        let mut changes = (self.changes)();
+        let mut changes = (self.changes)().fuse();
         loop {
             tokio::select! {
                 // Without changes that are told, time alone remains.

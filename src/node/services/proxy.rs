@@ -65,15 +65,18 @@ async fn follow(
     // A plan from incomplete lists would remove what pods of an earlier agent use.
     services.services.synced().await;
     services.slices.synced().await;
+    let mut served = None;
     // What was applied last, and when it is checked again.
     let mut done: Option<(Arc<[ServicePort]>, Instant)> = None;
     let mut health = Ports::default();
     let mut wait = AGAIN[0];
     loop {
         let now = addresses.ipv4();
-        if here.addresses != now {
+        // The first time, too: they may have changed since the router was made.
+        if served.as_ref() != Some(&now) {
             router.serve_at(now.clone());
-            (here.addresses, done) = (now, None);
+            here.addresses = now.clone();
+            (served, done) = (Some(now), None);
         }
         let (services, here) = (services.clone(), here.clone());
         let zone = place.borrow_and_update().zone.clone();
