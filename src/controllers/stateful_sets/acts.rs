@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::claims::{self, are_used, made, pod_name};
-use super::plan::{POD_NAME, Plan};
+use super::plan::{POD_NAME, Plan, is_parallel, start};
 use super::{Controller, identify, make_pod, store};
 use crate::client::errors::{is_already_exists, is_conflict, is_not_found, is_terminating, text};
 use crate::client::events::Tone;
@@ -42,8 +42,18 @@ pub(super) struct Done {
     pub failure: Option<String>,
 }
 
+/// The ordinal after the last one of the batch of `ordinal`: upstream looks at one pod of a parallel set, then at two,
+/// then at four, and stops after the batch with a failure (`slowStartBatch`).
+fn end_of_batch(start: i32, ordinal: i32) -> i32 {
+    let position = i64::from(ordinal) - i64::from(start);
+    let batch = (position + 1).max(1).ilog2();
+    let end = i64::from(start) + (2i64 << batch) - 1;
+    i32::try_from(end).unwrap_or(i32::MAX)
+}
+
 impl Acts<'_> {
-    /// Carries out a plan up to the first step that fails.
+    /// Carries out a plan up to the first step that fails; in a parallel set, up to the end of the batch of a pod that
+    /// cannot be corrected.
     pub(super) async fn carry_out(&self, plan: &Plan) -> Done {
         let mut outcome = Outcome::default();
         let outdated = self.steps(plan, &mut outcome).await;
@@ -57,18 +67,28 @@ impl Acts<'_> {
 
     /// Returns how many pods of the older revision were deleted.
     async fn steps(&self, plan: &Plan, outcome: &mut Outcome) -> usize {
+        let mut limit = i32::MAX;
         for ordinal in &plan.repair {
-            outcome.take(self.repair(*ordinal).await);
+            if *ordinal >= limit {
+                break;
+            }
+            let repaired = self.repair(*ordinal).await;
+            if repaired.is_err() {
+                limit = limit.min(end_of_batch(start(self.set), *ordinal));
+            }
+            outcome.take(repaired);
         }
-        if outcome.refusal.is_some() {
+        if outcome.refusal.is_some() && !is_parallel(self.set) {
             return 0;
         }
-        let create = |i: usize| {
-            let (ordinal, newer) = plan.create[i];
+        let mut create = plan.create.clone();
+        create.retain(|(ordinal, _)| *ordinal < limit);
+        let make = |i: usize| {
+            let (ordinal, newer) = create[i];
             self.create(ordinal, newer)
         };
-        outcome.add(slowly(plan.create.len(), create).await);
-        for ordinal in &plan.claims {
+        outcome.add(slowly(create.len(), make).await);
+        for ordinal in plan.claims.iter().filter(|ordinal| **ordinal < limit) {
             outcome.take(self.complete(*ordinal).await.map(|()| None));
         }
         outcome.add(self.delete_all(&plan.renew).await);

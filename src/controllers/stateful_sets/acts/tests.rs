@@ -175,29 +175,41 @@ async fn a_surplus_pod_stays_until_its_claim_is_its_own() {
 }
 
 #[tokio::test]
-async fn a_pod_that_cannot_be_repaired_holds_up_everything() {
-    let mut world = World::of(|request, _| match request {
-        "PUT web-0" => Err("Invalid"),
-        _ => Ok(there(request)),
-    });
-    let templates = world.set.spec.volume_claim_templates.iter_mut().flatten();
-    for template in templates {
-        template.metadata.name = Some("other".to_owned());
-    }
+async fn a_pod_that_cannot_be_repaired_holds_up_those_of_later_batches() {
     let plan = Plan {
-        repair: vec![0],
-        create: vec![(1, true)],
+        repair: vec![1],
+        create: vec![(2, true), (3, true)],
+        renew: vec!["web-0".to_owned()],
+        delete: vec!["web-4".to_owned()],
         ..Plan::default()
     };
-    let (done, asked) = world.carry_out(&plan).await;
-    assert_eq!(
-        (done, asked),
-        (
-            refused("Invalid"),
-            vec![
-                "POST persistentvolumeclaims".to_owned(),
-                "PUT web-0".to_owned()
-            ]
-        )
-    );
+    let all = [
+        "POST persistentvolumeclaims",
+        "PUT web-1",
+        "POST persistentvolumeclaims",
+        "POST pods",
+        "DELETE web-0",
+    ];
+    for (policy, tried) in [("OrderedReady", 2), ("Parallel", all.len())] {
+        let mut world = World::of(|request, _| match request {
+            "PUT web-1" => Err("Invalid"),
+            _ => Ok(there(request)),
+        });
+        world.set.spec.pod_management_policy = Some(policy.to_owned());
+        let templates = world.set.spec.volume_claim_templates.iter_mut().flatten();
+        for template in templates {
+            template.metadata.name = Some("other".to_owned());
+        }
+        let (done, asked) = world.carry_out(&plan).await;
+        assert_eq!(done, refused("Invalid"), "{policy}");
+        assert_eq!(asked, all[..tried], "{policy}");
+    }
+}
+
+#[test]
+fn batches_double() {
+    let ends = [0, 1, 2, 3, 6, 7].map(|ordinal| end_of_batch(0, ordinal));
+    assert_eq!(ends, [1, 3, 3, 7, 7, 15]);
+    assert_eq!(end_of_batch(5, 6), 8);
+    assert_eq!(end_of_batch(i32::MAX - 1, i32::MAX), i32::MAX);
 }
