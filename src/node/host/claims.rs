@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{
     Node, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod,
@@ -102,9 +103,14 @@ fn is_for_one_pod(spec: &PersistentVolumeSpec) -> bool {
     matches!(modes, [only] if only == "ReadWriteOncePod")
 }
 
-/// The volumes that only one pod may use, each with the uid of the pod that has it.
+/// The persistent volumes that pods have.
 #[derive(Default)]
-pub struct Claims(Mutex<BTreeMap<String, String>>);
+pub struct Claims {
+    /// Those that only one pod may use, each with the uid of the pod that has it.
+    alone: Mutex<BTreeMap<String, String>>,
+    /// Where a pod has them, by its uid and their names in it.
+    paths: Mutex<BTreeMap<String, BTreeMap<String, PathBuf>>>,
+}
 
 /// The result of taking a volume.
 #[derive(Debug, PartialEq, Eq)]
@@ -119,7 +125,7 @@ enum Taken {
 
 impl Claims {
     fn take(&self, volume: &str, uid: &str) -> Taken {
-        match self.0.lock().entry(volume.to_owned()) {
+        match self.alone.lock().entry(volume.to_owned()) {
             Entry::Occupied(own) if own.get() == uid => Taken::Before,
             Entry::Occupied(_) => Taken::No,
             Entry::Vacant(free) => {
@@ -131,11 +137,25 @@ impl Claims {
 
     /// A pod has no volumes any more.
     pub(super) fn release(&self, uid: &str) {
-        self.0.lock().retain(|_, holder| holder != uid);
+        self.alone.lock().retain(|_, holder| holder != uid);
+        self.paths.lock().remove(uid);
+    }
+
+    /// Where a pod has a volume, if it has it already. Its containers restart with it, whatever becomes of its claim:
+    /// like kubelet, which looks at the volumes of a pod once.
+    pub(super) fn path(&self, uid: &str, volume: &str) -> Option<PathBuf> {
+        self.paths.lock().get(uid)?.get(volume).cloned()
+    }
+
+    /// A pod has a volume.
+    pub(super) fn keep(&self, uid: &str, volume: &str, path: PathBuf) {
+        let mut all = self.paths.lock();
+        let own = all.entry(uid.to_owned()).or_default();
+        own.insert(volume.to_owned(), path);
     }
 
     fn give_back(&self, volume: &str, uid: &str) {
-        let mut all = self.0.lock();
+        let mut all = self.alone.lock();
         if all.get(volume).is_some_and(|holder| holder == uid) {
             all.remove(volume);
         }
@@ -347,5 +367,16 @@ mod tests {
         assert_eq!(claims.take("pv", "two"), Taken::Now);
         claims.give_back("pv", "two");
         assert_eq!(claims.take("pv", "one"), Taken::Now);
+    }
+
+    #[test]
+    fn a_pod_keeps_its_volumes_until_it_has_none_any_more() {
+        let claims = Claims::default();
+        claims.keep("one", "data", "/volumes/pv".into());
+        assert_eq!(claims.path("one", "data"), Some("/volumes/pv".into()));
+        assert_eq!(claims.path("one", "logs"), None);
+        assert_eq!(claims.path("two", "data"), None);
+        claims.release("one");
+        assert_eq!(claims.path("one", "data"), None);
     }
 }

@@ -206,6 +206,8 @@ impl Host {
         let dataset = dataset.map_err(|error| unattached(error.to_string()))?;
         let alone = self.use_alone(pod, &name, &spec, &dataset).await;
         alone.map_err(lack)?;
+        self.claims
+            .keep(uid(pod), &volume.name, PathBuf::from(&dataset));
         Ok(dataset)
     }
 
@@ -238,6 +240,8 @@ impl Host {
         let path = claimed.path.to_string_lossy();
         let alone = self.use_alone(pod, &claimed.name, &spec, &path).await;
         alone.map_err(lack)?;
+        self.claims
+            .keep(uid(pod), &volume.name, claimed.path.clone());
         Ok(claimed)
     }
 
@@ -314,6 +318,9 @@ impl Host {
                 .await;
         }
         if describe::is_claim(volume) {
+            if let Some(path) = self.claims.path(uid(pod), name) {
+                return Ok((path, Vec::new()));
+            }
             let delegated = describe::delegated(pod).map_err(lack)?;
             let path = match delegated.contains(&name) {
                 true => PathBuf::from(self.delegated(pod, volume).await?),

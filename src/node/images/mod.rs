@@ -48,7 +48,9 @@ pub enum ImageError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// Nothing can be removed while images are added: they may rely on layers that belong to no other image.
-    #[error("other images are being added, which may have the same layers: try again when that is done")]
+    #[error(
+        "other images are being added, which may have the same layers: try again when that is done"
+    )]
     Adding,
     /// A file operation failed.
     #[error("cannot {attempted} {}: {cause}", path.display())]
