@@ -113,6 +113,8 @@ pub async fn run(setup: Setup, pods: Pods, ends: CancellationToken) {
     });
     let sysctls = setup.sysctls;
     tasks.keep(named("pods"), move |ends| {
+        // Those of an agent that panicked. One that ends leaves them to its workers, whose last step may need them.
+        shared.allocations.clear();
         let mut agent = Agent {
             shared: shared.clone(),
             pods: pods.clone(),

@@ -270,6 +270,11 @@ impl Allocations {
         self.settle(&mut known);
     }
 
+    /// Forgets all pods, as before they were listed.
+    pub fn clear(&self) {
+        *self.known.lock() = Known::default();
+    }
+
     /// A pod is gone: others may get its resources.
     pub fn remove(&self, uid: &str) {
         let mut known = self.known.lock();

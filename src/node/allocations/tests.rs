@@ -121,6 +121,21 @@ fn pods_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn what_an_agent_allocated_that_panicked_counts_no_more() {
+    let mut node = Node::new("1");
+    node.take(&pod("a", 1, "600m", 0));
+    node.all.listed();
+    let large = pod("b", 1, "500m", 0);
+    assert!(node.all.refuses(&large).is_some());
+    node.all.clear();
+    let larger = pod("b", 1, "2", 0);
+    assert_eq!(node.all.refuses(&larger), None, "not before all are known");
+    // The pod was deleted meanwhile.
+    node.all.listed();
+    assert_eq!(node.all.refuses(&large), None);
+}
+
+#[test]
 fn pods_are_counted_and_what_they_write_is_bounded() {
     let capacity = [
         ("cpu", "4"),
