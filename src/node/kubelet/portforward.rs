@@ -144,9 +144,10 @@ async fn forward(
     }
 }
 
-async fn copy(target: Box<dyn Duplex>, mut data: Stream, writer: &Writer) {
+async fn copy(target: Box<dyn Duplex>, stream: Stream, writer: &Writer) {
     let (mut from, mut to) = tokio::io::split(target);
-    let id = data.id;
+    // The rest of the stream, among it its place in the connection, is kept until both directions are done.
+    let Stream { id, mut data, .. } = stream;
     let out = async {
         let mut buffer = vec![0; 32 * 1024];
         while let Ok(count) = from.read(&mut buffer).await {
@@ -156,12 +157,14 @@ async fn copy(target: Box<dyn Duplex>, mut data: Stream, writer: &Writer) {
         }
         let _ = writer.end(id).await;
     };
-    let back = async {
-        while let Some(bytes) = data.data.recv().await {
+    let back = async move {
+        while let Some(bytes) = data.recv().await {
             if to.write_all(&bytes).await.is_err() {
                 break;
             }
         }
+        // What the client still sends is thrown away: it must not fill the room of the connection's other streams.
+        drop(data);
         let _ = to.shutdown().await;
     };
     tokio::join!(out, back);
@@ -254,4 +257,72 @@ async fn channels(runtime: Arc<dyn ZoneRuntime>, zone: ZoneName, socket: Socket,
     }
     let _ = sink.close().await;
     reader.abort();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+    use std::time::Duration;
+
+    use flate2::{Compress, Compression, FlushCompress};
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// A connection that takes nothing and says nothing.
+    struct Deaf;
+
+    impl AsyncRead for Deaf {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Deaf {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_target_does_not_take_holds_up_no_other_stream() {
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        let (writer, mut streams) = spdy::serve(server);
+        let mut headers = Vec::with_capacity(128);
+        Compress::new(Compression::default(), true)
+            .compress_vec(&[0; 4], &mut headers, FlushCompress::Sync)
+            .expect("packed");
+        let (kind, id) = (0x8003_0001u32.to_be_bytes(), 1u32.to_be_bytes());
+        let length = (headers.len() as u32 + 10).to_be_bytes();
+        let open = [&kind[..], &length[..], &id[..], &[0u8; 6][..], &headers[..]].concat();
+        client.write_all(&open).await.expect("opened");
+        let stream = streams.recv().await.expect("a stream");
+        let copying = tokio::spawn(async move { copy(Box::new(Deaf), stream, &writer).await });
+        let chunk = vec![7u8; 1 << 14];
+        let length = (chunk.len() as u32).to_be_bytes();
+        let frame = [&id[..], &length[..], &chunk[..]].concat();
+        // Twice as much as may wait in a connection. The clock only goes on when everybody waits.
+        for _ in 0..128 {
+            let sent = timeout(Duration::from_secs(1), client.write_all(&frame)).await;
+            sent.expect("read").expect("sent");
+        }
+        assert!(!copying.is_finished(), "the target may still say something");
+    }
 }
