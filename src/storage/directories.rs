@@ -5,7 +5,7 @@
 //! ZONES/roots/OWNER/NAME/{upper,work}                   ZONES/roots/OWNER/NAME/layers   the list of its layers
 //! VOLUMES/NAME/               a volume
 //! ZONES/homes/OWNER/          what processes write outside of their roots
-//! NOTES/NAME                  a note that a volume was made
+//! NOTES/NAME                  a note that a volume was made, or that it is being removed
 //! ```
 
 mod files;
@@ -15,7 +15,10 @@ use std::{fs, io};
 
 use futures::FutureExt as _;
 
-use self::files::{failed, hex, plain, remove_note, sync_tree, take_note, user_of};
+use self::files::{
+    Noted, failed, finish_removal, hex, missing, note_removal, plain, read_note, sync_tree,
+    take_note, user_of,
+};
 use super::size::tree_size;
 use super::{
     Answer, Capacity, LayerDirectory, StorageEngine, StorageError, StoragePoolConfig, Volume,
@@ -49,7 +52,8 @@ impl Directories {
     }
 
     /// The same engine, which notes in the directory `notes` which volumes it made: a volume that it noted and does not
-    /// find is never made again, empty, as when the file system of the volumes is not mounted.
+    /// find is never made again, empty, and never counts as removed, as when the file system of the volumes is not
+    /// mounted.
     pub fn with_notes(self, notes: PathBuf) -> Self {
         let notes = Some(notes);
         Directories { notes, ..self }
@@ -307,11 +311,20 @@ impl StorageEngine for Directories {
         blocking(move || {
             checked?;
             let noted = || match &note {
-                Some(note) => {
-                    take_note(note).map_err(|error| failed("note the volume", note.display(), error))
-                }
+                Some(note) => take_note(note, &path)
+                    .map_err(|error| failed("note the volume", note.display(), error)),
                 None => Ok(()),
             };
+            let known = match &note {
+                Some(note) => read_note(note)
+                    .map_err(|error| failed("read the note", note.display(), error))?,
+                None => Noted::Nothing,
+            };
+            if let Some(note) = note.as_ref().filter(|_| known == Noted::Removing) {
+                // The one that is made is another one, and gets nothing of what is left of it.
+                finish_removal(&path, note)
+                    .map_err(|error| failed("remove the volume", path.display(), error))?;
+            }
             let volume = Volume {
                 name,
                 path: path.clone(),
@@ -321,15 +334,9 @@ impl StorageEngine for Directories {
                 noted()?;
                 return Ok(volume);
             }
-            if let Some(note) = note.as_ref().filter(|note| note.exists()) {
-                return Err(StorageError::Refused {
-                    operation: "use the volume",
-                    what: path.display().to_string(),
-                    reason: format!(
-                        "it was made earlier and is gone: mount the file system that has it, or remove {} to begin with an empty one",
-                        note.display()
-                    ),
-                });
+            if let Some(note) = note.as_ref().filter(|_| known == Noted::Made) {
+                let otherwise = "to begin with an empty one";
+                return Err(missing("use the volume", &path, note, otherwise));
             }
             match copied {
                 None => fs::create_dir_all(&path)
@@ -396,9 +403,20 @@ impl StorageEngine for Directories {
         let checked = plain("remove the volume", name);
         blocking(move || {
             checked?;
-            remove_tree(&path)
-                .and_then(|()| note.map_or(Ok(()), |note| remove_note(&note)))
-                .map_err(|error| failed("remove the volume", path.display(), error))
+            let broke = |error| failed("remove the volume", path.display(), error);
+            let Some(note) = note else {
+                return remove_tree(&path).map_err(broke);
+            };
+            match read_note(&note).map_err(broke)? {
+                Noted::Made if !path.exists() => {
+                    let otherwise = "if its data is gone for good";
+                    return Err(missing("remove the volume", &path, &note, otherwise));
+                }
+                // A crash must not leave a note of a volume that was removed.
+                Noted::Made => note_removal(&note).map_err(broke)?,
+                Noted::Nothing | Noted::Removing => {}
+            }
+            finish_removal(&path, &note).map_err(broke)
         })
         .boxed()
     }

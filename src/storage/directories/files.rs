@@ -53,15 +53,76 @@ pub(super) fn sync_tree(path: &Path) -> io::Result<()> {
     }
 }
 
+/// What a note tells of a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Noted {
+    /// There is no note.
+    Nothing,
+    /// The volume was made.
+    Made,
+    /// Its removal was begun.
+    Removing,
+}
+
+/// The content of a note about a volume whose removal was begun. Other notes are empty.
+const REMOVING: &[u8] = b"being removed\n";
+
+/// Reads a note.
+pub(super) fn read_note(note: &Path) -> io::Result<Noted> {
+    match fs::read(note) {
+        Ok(text) if text.is_empty() => Ok(Noted::Made),
+        Ok(_) => Ok(Noted::Removing),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Noted::Nothing),
+        Err(error) => Err(error),
+    }
+}
+
+/// Notes that the removal of a volume begins: from now on it may be missing.
+pub(super) fn note_removal(note: &Path) -> io::Result<()> {
+    write_note(note, REMOVING)
+}
+
+/// Removes a volume whose removal was begun, and then its note.
+pub(super) fn finish_removal(volume: &Path, note: &Path) -> io::Result<()> {
+    remove_tree(volume)?;
+    remove_note(note)
+}
+
+/// The refusal of an operation on a volume that was made earlier and is missing; `otherwise` says when to remove its
+/// note instead of mounting it.
+pub(super) fn missing(
+    operation: &'static str,
+    volume: &Path,
+    note: &Path,
+    otherwise: &str,
+) -> StorageError {
+    StorageError::Refused {
+        operation,
+        what: volume.display().to_string(),
+        reason: format!(
+            "it was made earlier and is gone: mount the file system that has it, or remove {} {otherwise}",
+            note.display()
+        ),
+    }
+}
+
 /// Notes that a volume was made, for good.
-pub(super) fn take_note(note: &Path) -> io::Result<()> {
+pub(super) fn take_note(note: &Path, volume: &Path) -> io::Result<()> {
     if note.exists() {
         return Ok(());
     }
+    // After a power cut there must be no note without the directory.
+    if let Some(above) = volume.parent() {
+        fs::File::open(above)?.sync_all()?;
+    }
+    write_note(note, b"")
+}
+
+fn write_note(note: &Path, content: &[u8]) -> io::Result<()> {
     if let Some(above) = note.parent() {
         fs::create_dir_all(above)?;
     }
-    private::write_whole(note, b"")
+    private::write_whole(note, content)
 }
 
 /// Removes a tree; succeeds if it does not exist.
@@ -72,7 +133,7 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
-pub(super) fn remove_note(note: &Path) -> io::Result<()> {
+fn remove_note(note: &Path) -> io::Result<()> {
     match fs::remove_file(note) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,

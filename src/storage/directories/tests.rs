@@ -87,6 +87,9 @@ async fn a_volume_that_is_gone_is_not_made_again() {
     let error = make().await.expect_err("gone").to_string();
     assert!(error.contains("mount the file system"), "{error}");
     assert!(!volume.path.exists());
+    let error = engine.remove_volume("pv1").await.expect_err("gone");
+    let error = error.to_string();
+    assert!(error.contains("mount the file system"), "{error}");
     fs::rename(&aside, &volume.path).expect("moved");
     make().await.expect("there again");
     engine.remove_volume("pv1").await.expect("removed");
@@ -96,4 +99,31 @@ async fn a_volume_that_is_gone_is_not_made_again() {
     fs::remove_file(directory.path().join("notes/pv1")).expect("removed");
     make().await.expect("there");
     assert!(directory.path().join("notes/pv1").exists());
+}
+
+#[tokio::test]
+async fn a_removal_that_was_cut_off_is_finished() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let pool = directory.path().join("pool").display().to_string();
+    let config = StoragePoolConfig::derive(&pool, None, None, None).expect("a pool");
+    let engine = Directories::new(&config).with_notes(directory.path().join("notes"));
+    let note = directory.path().join("notes/pv1");
+    for is_left in [true, false] {
+        for is_made_again in [true, false] {
+            let volume = engine.make_volume("pv1", None, None).await.expect("made");
+            fs::write(volume.path.join("data"), "x").expect("written");
+            note_removal(&note).expect("noted");
+            if !is_left {
+                remove_tree(&volume.path).expect("removed");
+            }
+            if is_made_again {
+                let made = engine.make_volume("pv1", None, None).await;
+                let made = made.expect("another of the name");
+                assert!(names(&made.path).expect("read").is_empty());
+                assert_eq!(read_note(&note).expect("read"), Noted::Made);
+            }
+            engine.remove_volume("pv1").await.expect("removed");
+            assert!(!volume.path.exists() && !note.exists());
+        }
+    }
 }
