@@ -120,7 +120,7 @@ pub(super) trait Supervised: Send + Sync + 'static {
         process: &'a ProcessSpec,
     ) -> Answer<'a, ProcessSpec>;
     /// Removes from the host what a process needed.
-    fn forgotten(&self, home: &Self::Home, process: &ProcessId);
+    fn forgotten<'a>(&'a self, home: &'a Self::Home, process: &'a ProcessId) -> Answer<'a, ()>;
     /// Changes limits of a zone or a process on the host.
     fn limit<'a>(&'a self, home: &'a Self::Home, change: &'a Change) -> Answer<'a, ()>;
     /// As [`ZoneRuntime::usage`].
@@ -193,8 +193,7 @@ impl<R: Supervised> ZoneRuntime for R {
             let what = What::Forget(process.clone());
             home.link().ask("forget", what).await?;
             home.link().forget(process);
-            self.forgotten(&home, process);
-            Ok(())
+            self.forgotten(&home, process).await
         }
         .boxed()
     }

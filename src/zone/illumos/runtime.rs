@@ -213,7 +213,9 @@ impl supervised::Supervised for IllumosRuntime {
         async { home.layout.process(process) }.boxed()
     }
 
-    fn forgotten(&self, _: &Home, _: &ProcessId) {}
+    fn forgotten<'a>(&'a self, _: &'a Home, _: &'a ProcessId) -> Answer<'a, ()> {
+        async { Ok(()) }.boxed()
+    }
 
     fn limit<'a>(&'a self, home: &'a Home, change: &'a Change) -> Answer<'a, ()> {
         async move {

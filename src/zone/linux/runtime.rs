@@ -316,10 +316,18 @@ impl Supervised for Linux {
         .boxed()
     }
 
-    fn forgotten(&self, home: &Home, process: &ProcessId) {
-        let zone = home.configuration.spec.name.as_str();
-        // A group that is still busy is removed with the zone.
-        let _ = self.0.groups.remove(zone, &group_of(process));
+    fn forgotten<'a>(&'a self, home: &'a Home, process: &'a ProcessId) -> Answer<'a, ()> {
+        async move {
+            let zone = &home.configuration.spec.name;
+            let (groups, own, name) = (self.0.groups.clone(), zone.clone(), group_of(process));
+            blocking("forget a process of", zone, move || {
+                // A group that is still busy is removed with the zone.
+                let _ = groups.remove(own.as_str(), &name);
+                Ok(())
+            })
+            .await
+        }
+        .boxed()
     }
 
     fn limit<'a>(&'a self, home: &'a Home, change: &'a Change) -> Answer<'a, ()> {
@@ -341,16 +349,18 @@ impl Supervised for Linux {
                     let failed = |error: io::Error| {
                         ZoneError::failed("limit", format!("zone {zone}"), error)
                     };
-                    // For the kernel, groups of ended processes still count as populated.
-                    let known = home.link.processes();
-                    for ended in known.iter().filter(|process| process.ended.is_some()) {
-                        let _ = groups.remove(zone.as_str(), &group_of(&ended.id));
-                    }
+                    let mut ended = home.link.processes();
+                    ended.retain(|process| process.ended.is_some());
                     let (own, limits) = (groups.clone(), with_sandbox(&change.limits));
                     let name = zone.to_string();
-                    let limited =
-                        crate::blocking::blocking(move || own.limit(&name, &limits)).await;
-                    limited.map_err(failed)?;
+                    let limited = crate::blocking::blocking(move || {
+                        // For the kernel, groups of ended processes still count as populated.
+                        for process in &ended {
+                            let _ = own.remove(&name, &group_of(&process.id));
+                        }
+                        own.limit(&name, &limits)
+                    });
+                    limited.await.map_err(failed)?;
                     // Stored for the next boot and for reports, after it has taken effect, so that it is never reported
                     // early.
                     let limits = change.limits.or(&home.limits.lock());
