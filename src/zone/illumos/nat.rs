@@ -149,8 +149,8 @@ impl Rules {
         Ok(address_of(link, &shown.stdout))
     }
 
-    /// Makes the active rules equal to the wanted ones; as long as services are unknown, only those in `former` are
-    /// removed.
+    /// Makes the active rules equal to the wanted ones; as long as services are unknown, only those in `former` and
+    /// those of the network are removed.
     async fn make(&self, wanted: &Wanted, former: &[String]) -> Result<(), RuleError> {
         let ordered = self.network.rules(self.outer().await?);
         let zones = wanted.zones.values().flatten();
@@ -247,7 +247,10 @@ struct Comparison {
 
 impl Comparison {
     fn changes(&self, in_force: &[String]) -> Changes {
-        let stale = |rule: &String| self.all || self.former.contains(rule);
+        // Only the network has rules that map, and its rules are always known. One for a former address of the host
+        // would precede the one for today's.
+        let is_networks = |rule: &String| rule.starts_with("map ");
+        let stale = |rule: &String| self.all || is_networks(rule) || self.former.contains(rule);
         Changes::between(&self.ordered, &self.others, stale, &self.noted, in_force)
     }
 }
@@ -406,5 +409,30 @@ mod tests {
         let found = Changes::between(&[], &[], gone, &noted, &in_force);
         assert_eq!(found.remove, ["zone"]);
         assert_eq!(found.ours, set("service"));
+    }
+
+    #[test]
+    fn the_way_out_by_a_former_address_goes_before_services_are_known() {
+        let by = |address: &str| format!("map e1000g0 10.88.0.0/24 -> {address}/32 portmap");
+        let (former, today) = (by("192.0.2.4"), by("192.0.2.5"));
+        let rest = "map e1000g0 10.88.0.0/24 -> 0.0.0.0/32".to_owned();
+        let service = "rdr reddwarfgw0 10.96.0.7/32 port 80 -> 10.88.0.11 port 8080".to_owned();
+        // Somebody else's network.
+        let theirs = "map e1000g0 10.99.0.0/24 -> 192.0.2.4/32".to_owned();
+        let in_force = [&theirs, &former, &rest, &service].map(String::clone);
+        let wanted = Comparison {
+            ordered: vec![today.clone(), rest.clone()],
+            others: Vec::new(),
+            former: Vec::new(),
+            all: false,
+            noted: Arc::new([&former, &rest, &service].map(String::clone).into()),
+        };
+        let expected = Changes {
+            displaced: vec![rest.clone()],
+            add: vec![today.clone(), rest.clone()],
+            remove: vec![former],
+            ours: [today, rest, service].into(),
+        };
+        assert_eq!(wanted.changes(&in_force), expected);
     }
 }
