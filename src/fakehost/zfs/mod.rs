@@ -253,7 +253,7 @@ fn make(run: &mut Run, name: &str, origin: Option<&str>, set: &[(String, String)
         Err(text) => return fail(run, &text),
     }
     if let Some(zone) = run.zone.clone() {
-        run.host().place_in_zone(&zone, name);
+        run.host().place_in_zone(&zone, name, true);
     }
     run.point("made")?;
     Ok(exit::OK)

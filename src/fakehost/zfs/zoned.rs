@@ -132,6 +132,7 @@ impl Host {
             return set.map_err(|(text, _)| text);
         }
         let value = properties::check(property, value, false).map_err(|why| wrong(&why))?;
+        let had_none = !self.mountpoint(name).0.starts_with('/');
         if let Some(d) = self.datasets.get_mut(name) {
             d.properties.insert(full.to_owned(), value.clone());
         }
@@ -140,7 +141,7 @@ impl Host {
                 for below in self.tree(name) {
                     let (_, source) = self.mountpoint(&below);
                     if below == name || source == Source::Inherited(name.to_owned()) {
-                        self.place_in_zone(zone, &below);
+                        self.place_in_zone(zone, &below, had_none);
                     }
                 }
             }
@@ -155,8 +156,9 @@ impl Host {
         Ok(())
     }
 
-    /// Mounts a dataset in a zone where its properties say, if it is mounted automatically or was mounted before.
-    pub fn place_in_zone(&mut self, zone: &str, name: &str) {
+    /// Mounts a dataset in a zone where its properties say: one that was mounted before; and one that mounts itself if
+    /// it is `anew`, just made or without a mountpoint until now (`changelist_postfix`).
+    pub fn place_in_zone(&mut self, zone: &str, name: &str, anew: bool) {
         let (mountpoint, _) = self.mountpoint(name);
         let can = self.property(name, "canmount").map(|(value, _)| value);
         let Some(zone) = self.zones.get_mut(zone) else {
@@ -164,7 +166,7 @@ impl Host {
         };
         let before = zone.mounted.remove(name).is_some();
         let mounts = match can.as_deref() {
-            Some("on") => true,
+            Some("on") => before || anew,
             Some("noauto") => before,
             _ => false,
         };

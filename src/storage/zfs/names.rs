@@ -1,5 +1,6 @@
 //! Dataset names and zfs(8) commands: pure functions, so that plans print what the engine runs.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::illumos::{Command, Tool};
@@ -225,6 +226,40 @@ pub struct Knot {
     pub clone: String,
     /// Snapshots of the clone to be destroyed first, for promotion brings others of their names.
     pub clashes: Vec<String>,
+    /// A dataset to be destroyed with all below it before anything else, for a snapshot with such a name is cloned.
+    pub leaf: Option<String>,
+}
+
+/// Whether a dataset or a snapshot is `above`, or in or of it.
+fn is_in(name: &str, above: &str) -> bool {
+    let rest = name.strip_prefix(above);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '@']))
+}
+
+/// One of the datasets `cloned`, or of those made of them, that holds nothing that others are made of, and nothing of
+/// `kept`.
+fn leaf<'a>(
+    rows: &[[Option<&'a str>; 3]],
+    cloned: Vec<&'a str>,
+    kept: [&str; 2],
+) -> Option<&'a str> {
+    let mut waiting = cloned;
+    let mut known = BTreeSet::new();
+    while let Some(name) = waiting.pop() {
+        if !known.insert(name) || kept.iter().any(|kept| is_in(kept, name)) {
+            continue;
+        }
+        let within = rows
+            .iter()
+            .filter(|row| row[0].is_some_and(|row| is_in(row, name)));
+        let clones = within.flat_map(|row| row[2].unwrap_or_default().split(','));
+        let before = waiting.len();
+        waiting.extend(clones.filter(|clone| !clone.is_empty() && !is_in(clone, name)));
+        if waiting.len() == before {
+            return Some(name);
+        }
+    }
+    None
 }
 
 /// What to promote before `zfs destroy -r` can remove a dataset and nothing else, from the output of [`clones`]: a clone
@@ -236,10 +271,7 @@ pub fn knot(dataset: &str, listed: &str) -> Option<Knot> {
         .lines()
         .filter_map(|line| crate::illumos::parse::columns(line).try_into().ok())
         .collect();
-    let is_inside = |name: &str| {
-        let rest = name.strip_prefix(dataset);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '@']))
-    };
+    let is_inside = |name: &str| is_in(name, dataset);
     let level = |name: &str| name.matches('/').count();
     // A later snapshot takes the earlier ones along.
     let elsewhere = rows
@@ -251,6 +283,7 @@ pub fn knot(dataset: &str, listed: &str) -> Option<Knot> {
         return Some(Knot {
             clone: clone.to_owned(),
             clashes: Vec::new(),
+            leaf: None,
         });
     }
     let (clone, source) = rows.iter().find_map(|[name, origin, _]| {
@@ -261,16 +294,22 @@ pub fn knot(dataset: &str, listed: &str) -> Option<Knot> {
         let of = of.to_owned();
         rows.iter().filter_map(move |[name, _, clones]| {
             let (name, snapshot) = (*name)?.split_once('@')?;
-            (name == of).then_some((snapshot, clones.is_some_and(|clones| !clones.is_empty())))
+            (name == of).then_some((snapshot, clones.unwrap_or_default()))
         })
     };
-    let clashes = snapshots(clone)
-        .filter(|(own, is_cloned)| !is_cloned && snapshots(source).any(|(of, _)| of == *own))
-        .map(|(own, _)| format!("{clone}@{own}"))
+    let clashes: Vec<(&str, &str)> = snapshots(clone)
+        .filter(|(own, _)| snapshots(source).any(|(of, _)| of == *own))
         .collect();
+    let cloned = clashes.iter().flat_map(|(_, clones)| clones.split(','));
+    let cloned = cloned.filter(|clone| !clone.is_empty()).collect();
     Some(Knot {
         clone: clone.to_owned(),
-        clashes,
+        clashes: clashes
+            .iter()
+            .filter(|(_, clones)| clones.is_empty())
+            .map(|(own, _)| format!("{clone}@{own}"))
+            .collect(),
+        leaf: leaf(&rows, cloned, [clone, source]).map(str::to_owned),
     })
 }
 

@@ -111,8 +111,33 @@ fn what_keeps_a_volume_from_being_removed_is_found() {
         let expected = expected.map(|(clone, clashes): (&str, Vec<&str>)| Knot {
             clone: clone.into(),
             clashes: clashes.into_iter().map(str::to_owned).collect(),
+            leaf: None,
         });
         assert_eq!(knot("p/v", listed), expected, "{listed}");
+    }
+}
+
+#[test]
+fn what_is_made_of_a_snapshot_in_the_way_goes_first() {
+    for (listed, leaf) in [
+        (
+            "p/v\tp/v/c@a\t-\np/v@a\t-\tp/v/d\np/v/c\t-\t-\np/v/c@a\t-\tp/v\np/v/d\tp/v@a\t-\n",
+            Some("p/v/d"),
+        ),
+        // ... and another of that.
+        (
+            "p/v\tp/v/c@a\t-\np/v@a\t-\tp/v/d\np/v/c\t-\t-\np/v/c@a\t-\tp/v\np/v/d\tp/v@a\t-\np/v/d@b\t-\tp/v/e\np/v/e\tp/v/d@b\t-\n",
+            Some("p/v/e"),
+        ),
+        // Not what holds the one that the volume is made of.
+        (
+            "p/v\tp/v/d/c@a\t-\np/v@a\t-\tp/v/d\np/v/d\tp/v@a\t-\np/v/d/c\t-\t-\np/v/d/c@a\t-\tp/v\n",
+            None,
+        ),
+    ] {
+        let found = knot("p/v", listed).expect("a knot");
+        assert_eq!((&*found.clone, found.clashes.len()), ("p/v", 0), "{listed}");
+        assert_eq!(found.leaf.as_deref(), leaf, "{listed}");
     }
 }
 
@@ -359,6 +384,7 @@ async fn a_delegated_volume_has_a_size_and_goes_whatever_was_done_in_it() {
             "clone tank/rd/volumes/pvc-1/data@a tank/rd/volumes/pvc-1/data/c",
             "promote tank/rd/volumes/pvc-1/data/c",
             "snapshot tank/rd/volumes/pvc-1/data@a",
+            "clone tank/rd/volumes/pvc-1/data@a tank/rd/volumes/pvc-1/data/d",
             "hold -- -x tank/rd/volumes/pvc-1/data@a",
             "hold keep tank/rd/volumes/pvc-1/data/c@a",
         ],
@@ -367,6 +393,12 @@ async fn a_delegated_volume_has_a_size_and_goes_whatever_was_done_in_it() {
     let error = engine.make_volume("pvc-1", None, None).await;
     let error = error.expect_err("a zone's").to_string();
     assert!(error.contains("delegated"), "{error}");
+    // A copy would lack what is in the zone's dataset.
+    for source in ["pvc-1", "pvc-1@monday"] {
+        let copied = engine.make_volume("pvc-2", None, Some(source)).await;
+        let error = copied.expect_err("a zone's").to_string();
+        assert!(error.contains("cannot be copied"), "{source}: {error}");
+    }
     assert!(engine.volumes().await.expect("listed").is_empty());
     engine.remove_volume("pvc-1").await.expect("removed");
     engine.remove_volume("pvc-1").await.expect("gone already");

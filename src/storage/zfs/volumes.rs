@@ -6,7 +6,7 @@ use super::datasets::{checked, failed, foreign, gone, zones_own};
 use super::{ZfsStorageEngine, names};
 use crate::storage::{StorageError, Volume};
 
-/// How many clones are promoted before a volume is removed, at most.
+/// How many clones are promoted or destroyed before a volume is removed, at most.
 const KNOTS: usize = 256;
 
 impl ZfsStorageEngine {
@@ -67,6 +67,17 @@ impl ZfsStorageEngine {
                     Some((volume, snapshot)) => (volume, snapshot.to_owned()),
                     None => (source, format!("for-{name}")),
                 };
+                checked(OPERATION, volume)?;
+                let copied = self.names.volume(volume);
+                let row = self.row(OPERATION, &copied).await?;
+                if row.is_some_and(|row| row.zoned || row.mark.as_deref() == Some(names::DELEGATED))
+                {
+                    return Err(StorageError::Refused {
+                        operation: OPERATION,
+                        what: copied,
+                        reason: "it was delegated to a zone, and its data are in a dataset of the zone's own: they cannot be copied to a directory".into(),
+                    });
+                }
                 self.snapshot_volume(volume, &snapshot).await?;
                 let origin = format!("{}@{snapshot}", self.names.volume(volume));
                 let make = names::clone(&origin, &dataset, names::VOLUME, &properties);
@@ -231,7 +242,8 @@ impl ZfsStorageEngine {
     }
 
     /// Makes a volume one that `zfs destroy -r` removes and nothing else: copies elsewhere take over the snapshots that
-    /// they are made of, and what a zone promoted in it gives them back.
+    /// they are made of, and what a zone promoted in it gives them back. What keeps a clone in it from being promoted goes
+    /// first.
     async fn untangle(&self, operation: &'static str, volume: &str) -> Result<(), StorageError> {
         for _ in 0..KNOTS {
             let list = names::clones(volume);
@@ -240,9 +252,18 @@ impl ZfsStorageEngine {
                 Err(failure) if failure.not_found() => return Ok(()),
                 Err(failure) => return Err(failed(operation, &list, failure)),
             };
-            let Some(names::Knot { clone, clashes }) = names::knot(volume, &text) else {
+            let Some(knot) = names::knot(volume, &text) else {
                 return Ok(());
             };
+            let names::Knot {
+                clone,
+                clashes,
+                leaf,
+            } = knot;
+            if let Some(leaf) = leaf {
+                self.run(operation, names::destroy(&leaf, true)).await?;
+                continue;
+            }
             for snapshot in clashes {
                 self.run(operation, names::destroy(&snapshot, false))
                     .await?;

@@ -153,8 +153,8 @@ fn is_mounted(at: &Path, row: Option<&Row>) -> bool {
     row.is_some_and(|row| row.mounted && row.mountpoint.as_deref() == Some(at))
 }
 
-/// The commands that mount a dataset of the zone `at` a directory, given its state. Root in an earlier zone may have set
-/// what it liked.
+/// The commands that bring a dataset of the zone nearer to being mounted `at` a directory, given its state; none if it
+/// is. Root in an earlier zone may have set what it liked.
 pub fn mount(dataset: &str, at: &Path, row: Option<&Row>) -> Vec<Command> {
     if is_mounted(at, row) {
         return Vec::new();
@@ -165,7 +165,7 @@ pub fn mount(dataset: &str, at: &Path, row: Option<&Row>) -> Vec<Command> {
     }
     let placed = row.is_some_and(|row| row.mountpoint.as_deref() == Some(at));
     commands.push(match placed {
-        // Setting another mountpoint mounts it at once.
+        // Another mountpoint mounts what was mounted, or had none (`changelist_postfix`); the rest is then only placed.
         false => names::set(dataset, "mountpoint", &at.display().to_string()),
         true => zfs(["mount", dataset]),
     });
@@ -180,13 +180,13 @@ pub fn mount(dataset: &str, at: &Path, row: Option<&Row>) -> Vec<Command> {
 pub async fn mount_datasets(tools: &dyn Tools, datasets: &[String]) -> Result<(), String> {
     for (number, dataset) in datasets.iter().enumerate() {
         let at = dataset_directory(number);
-        let commands = mount(dataset, &at, look(tools, dataset).await?.as_ref());
-        if commands.is_empty() {
-            continue;
-        }
-        for command in &commands {
-            let done = tools.run(command).await;
-            done.map_err(|failure| failure.to_string())?;
+        // One that is placed and not mounted thereby is mounted after another look.
+        for _ in 0..2 {
+            let row = look(tools, dataset).await?;
+            for command in &mount(dataset, &at, row.as_ref()) {
+                let done = tools.run(command).await;
+                done.map_err(|failure| failure.to_string())?;
+            }
         }
         if !is_mounted(&at, look(tools, dataset).await?.as_ref()) {
             return Err(format!("{dataset} is not mounted at {}", at.display()));

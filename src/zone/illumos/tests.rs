@@ -358,7 +358,13 @@ async fn a_volume_that_is_a_zones_own_is_nobody_elses_any_more() {
     };
     // Its init mounts it, whatever root in an earlier zone did to it.
     let inside = FakeTools::inside(bench.machine.clone(), spec(2).name.as_str());
-    for what in ["canmount=off", "mountpoint=/etc", "canmount=noauto"] {
+    for what in [
+        "canmount=off",
+        "mountpoint=/etc",
+        "canmount=noauto",
+        // Elsewhere, and not mounted: another mountpoint alone does not mount it.
+        "canmount=off mountpoint=/etc",
+    ] {
         bench.ctl(&format!("in rd-u2 zfs set {what} {}", dataset(2)));
         let mounted = super::native::mount_datasets(&*inside, &[dataset(2)]).await;
         mounted.expect("mounted");
