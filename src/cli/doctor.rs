@@ -343,7 +343,7 @@ fn data(directory: &std::path::Path, dataset: &str, environment: &str) -> Findin
             "{at} is in {dataset}, whichever environment is booted"
         )),
         true => Warning(format!(
-            "{at} is in the boot environment ({environment}): after `pkg update` or `beadm activate` the agent would know what it knew when that was made; docs/illumos.md tells how to move it"
+            "{at} is in the boot environment ({environment}): after `pkg update` or `beadm activate` the agent would know what it knew when that was made; docs/illumos.md tells how to move it (--data-dir names another directory: config/data_dir of the service)"
         )),
     }
 }
