@@ -19,7 +19,8 @@ use crate::controllers::workload::scaled;
 pub(super) const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
 
 /// What to do, in this order; after a failure nothing that comes later, because upstream handles pod by pod, and takes
-/// nothing down as long as it cannot make what is missing.
+/// nothing down as long as it cannot make what is missing. In a parallel set a pod that cannot be corrected holds up only
+/// the pods of later batches, and what takes pods down.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Plan {
     /// Pods whose labels, volumes or claims have to be corrected.
