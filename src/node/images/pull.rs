@@ -370,7 +370,7 @@ impl Images {
         let fetched = async {
             let mut room = unpack::room(&scratch.path).map_err(|error| wrong(error.to_string()))?;
             let mut fetched = BTreeSet::new();
-            let mut installed = None;
+            let mut failure = None;
             loop {
                 let known = self.engine.layers().await?;
                 let is_here = |index: usize| {
@@ -381,11 +381,11 @@ impl Images {
                 let missing: Vec<_> = missing
                     .filter(|(index, _)| !is_here(*index) && !fetched.contains(index))
                     .collect();
-                match installed {
-                    // While this was fetched, others may have removed a layer that was here.
-                    Some(Err(_)) if !missing.is_empty() => {}
-                    Some(done) => return done,
-                    None => {}
+                // While this was fetched, others may have removed a layer that was here: only then it is tried again.
+                if missing.is_empty()
+                    && let Some(error) = failure
+                {
+                    return Err(error);
                 }
                 fits(missing.iter().map(|(_, layer)| layer.size), room).map_err(wrong)?;
                 for (index, layer) in missing {
@@ -406,7 +406,10 @@ impl Images {
                     access: access.clone(),
                 };
                 let image = self.install(entry, &config.digest, &configuration, &expected, source);
-                installed = Some(image.await);
+                match image.await {
+                    Err(error) => failure = Some(error),
+                    done => return done,
+                }
             }
         };
         let result = fetched.await;
