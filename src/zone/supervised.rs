@@ -25,6 +25,8 @@ pub(super) trait Home: Send + Sync + 'static {
     fn link(&self) -> &Arc<Link>;
     /// The last observed state of the zone.
     fn zone(&self) -> Zone;
+    /// Ensures that only one step runs at a time.
+    fn steps(&self) -> &tokio::sync::Mutex<()>;
 }
 
 /// The zones of a runtime by name, and the subscribers to their changes.
@@ -109,10 +111,10 @@ pub(super) trait Supervised: Send + Sync + 'static {
     fn create<'a>(&'a self, spec: &'a ZoneSpec) -> Answer<'a, ()>;
     /// As [`ZoneRuntime::boot`].
     fn boot<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()>;
-    /// As [`ZoneRuntime::halt`].
-    fn halt<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()>;
-    /// As [`ZoneRuntime::delete`].
-    fn delete<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()>;
+    /// Halts a zone on the host; no other step of it runs.
+    fn halt<'a>(&'a self, home: &'a Arc<Self::Home>) -> Answer<'a, ()>;
+    /// Removes a zone from the host, and its record; no other step of it runs.
+    fn delete<'a>(&'a self, home: &'a Arc<Self::Home>) -> Answer<'a, ()>;
     /// Creates on the host what a process needs before it starts; returns it as described to the supervisor.
     fn admit<'a>(
         &'a self,
@@ -147,10 +149,31 @@ impl<R: Supervised> ZoneRuntime for R {
         Supervised::boot(self, zone)
     }
     fn halt<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()> {
-        Supervised::halt(self, zone)
+        async move {
+            let Some(home) = self.zones().get(zone) else {
+                return Ok(());
+            };
+            let _step = home.steps().lock().await;
+            Supervised::halt(self, &home).await?;
+            home.link().close();
+            self.zones().changed(zone);
+            Ok(())
+        }
+        .boxed()
     }
+
     fn delete<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()> {
-        Supervised::delete(self, zone)
+        async move {
+            let Some(home) = self.zones().get(zone) else {
+                return Ok(());
+            };
+            let _step = home.steps().lock().await;
+            Supervised::delete(self, &home).await?;
+            home.link().close();
+            self.zones().remove(zone);
+            Ok(())
+        }
+        .boxed()
     }
 
     fn list(&self) -> Answer<'_, Vec<Zone>> {

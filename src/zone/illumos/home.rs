@@ -52,6 +52,10 @@ impl supervised::Home for Home {
         &self.link
     }
 
+    fn steps(&self) -> &tokio::sync::Mutex<()> {
+        &self.steps
+    }
+
     fn zone(&self) -> Zone {
         let boot = self.link.boot();
         let known = self.known.lock();

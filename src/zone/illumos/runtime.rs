@@ -1,6 +1,7 @@
 //! The operations on zones.
 
 use std::fs;
+use std::sync::Arc;
 
 use futures::FutureExt as _;
 use jiff::Timestamp;
@@ -171,30 +172,20 @@ impl supervised::Supervised for IllumosRuntime {
         .boxed()
     }
 
-    fn halt<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()> {
+    fn halt<'a>(&'a self, home: &'a Arc<Home>) -> Answer<'a, ()> {
         async move {
-            let Some(home) = self.0.zones.get(zone) else {
-                return Ok(());
-            };
-            let _step = home.steps.lock().await;
-            self.0.reach("halt", &home, Goal::Halted).await?;
-            self.0.rules.forget(zone).await;
-            home.link.close();
-            self.0.zones.changed(zone);
+            self.0.reach("halt", home, Goal::Halted).await?;
+            self.0.rules.forget(&home.layout.zone).await;
             Ok(())
         }
         .boxed()
     }
 
-    fn delete<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()> {
+    fn delete<'a>(&'a self, home: &'a Arc<Home>) -> Answer<'a, ()> {
         async move {
-            let Some(home) = self.0.zones.get(zone) else {
-                return Ok(());
-            };
-            let _step = home.steps.lock().await;
-            self.0.reach("delete", &home, Goal::Absent).await?;
+            let zone = &home.layout.zone;
+            self.0.reach("delete", home, Goal::Absent).await?;
             self.0.rules.forget(zone).await;
-            home.link.close();
             let (directory, path) = (home.layout.directory.clone(), home.layout.path.clone());
             let removed = blocking(move || {
                 // An empty directory of the zonepath may remain; one with content must not be removed.
@@ -202,9 +193,7 @@ impl supervised::Supervised for IllumosRuntime {
                 remove_record(&directory)
             });
             let failed = |cause| ZoneError::failed("delete", format!("zone {zone}"), cause);
-            removed.await.map_err(failed)?;
-            self.0.zones.remove(zone);
-            Ok(())
+            removed.await.map_err(failed)
         }
         .boxed()
     }

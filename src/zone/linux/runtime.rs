@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -233,14 +234,10 @@ impl Supervised for Linux {
         .boxed()
     }
 
-    fn halt<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()> {
+    fn halt<'a>(&'a self, home: &'a Arc<Home>) -> Answer<'a, ()> {
         async move {
-            let Some(home) = self.0.zones.get(zone) else {
-                return Ok(());
-            };
-            let _step = home.steps.lock().await;
             let (inner, own) = (self.0.clone(), home.clone());
-            blocking("halt", zone, move || {
+            blocking("halt", &home.configuration.spec.name, move || {
                 inner.end(&own)?;
                 inner.network.disconnect(&own.configuration.spec)?;
                 let name = own.configuration.spec.name.as_str();
@@ -259,20 +256,14 @@ impl Supervised for Linux {
                 let _ = fs::remove_file(own.directory.join(PID));
                 Ok(())
             })
-            .await?;
-            home.link.close();
-            self.0.zones.changed(zone);
-            Ok(())
+            .await
         }
         .boxed()
     }
 
-    fn delete<'a>(&'a self, zone: &'a ZoneName) -> Answer<'a, ()> {
+    fn delete<'a>(&'a self, home: &'a Arc<Home>) -> Answer<'a, ()> {
         async move {
-            let Some(home) = self.0.zones.get(zone) else {
-                return Ok(());
-            };
-            let _step = home.steps.lock().await;
+            let zone = &home.configuration.spec.name;
             if home.pid().is_some() {
                 return Err(ZoneError::State {
                     operation: "delete",
@@ -284,9 +275,7 @@ impl Supervised for Linux {
             blocking("delete", zone, move || {
                 remove_record(&directory).map_err(|error| error.to_string())
             })
-            .await?;
-            self.0.zones.remove(zone);
-            Ok(())
+            .await
         }
         .boxed()
     }
